@@ -1,0 +1,1 @@
+"""PIAA, step by step: multi-label recognition with a frozen CLIP, from patches, without training."""
