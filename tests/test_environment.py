@@ -1,0 +1,201 @@
+"""The scaffolding: one list of versions, two commands, a repository of bearable size."""
+
+import os
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # comes with pytest there
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+PIP_LINES = next(entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
+PINS = [Requirement(line) for line in PIP_LINES if not line.startswith("-e")]
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+
+
+def required():
+    """Everything that pyproject.toml asks for, with every extra."""
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(line) for lines in (PROJECT["dependencies"], *extras) for line in lines]
+
+
+def pinned_version(pin):
+    (specifier,) = pin.specifier
+    assert specifier.operator == "==", f"environment.yml must give one version of {pin.name}"
+    return specifier.version
+
+
+# Versions
+
+
+@pytest.mark.parametrize("pin", PINS, ids=lambda pin: pin.name)
+def test_environment_yml_has_the_versions_of_this_environment(pin):
+    version = pinned_version(pin)
+    if pin.marker and not pin.marker.evaluate():
+        pytest.skip(f"Python of this version takes what {pin.name} still offers it")
+    assert metadata.version(pin.name) == version, (
+        f"environment.yml pins {pin.name} {version}; run the tests with `make test`, which "
+        "installs it, or change the line"
+    )
+
+
+@pytest.mark.parametrize("requirement", required(), ids=lambda requirement: requirement.name)
+def test_every_requirement_is_pinned_within_its_range(requirement):
+    pins = {canonicalize_name(pin.name): pinned_version(pin) for pin in PINS}
+    assert requirement.specifier, f"pyproject.toml gives no range for {requirement.name}"
+    assert pins[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_conda_installs_the_package_itself_with_all_extras():
+    (line,) = [line for line in PIP_LINES if line.startswith("-e")]
+    extras = set(re.fullmatch(r"-e \.\[(.*)\]", line)[1].split(","))
+    assert extras == set(PROJECT["optional-dependencies"])
+
+
+def test_make_reads_the_same_pins_as_conda():
+    """The Makefile's sed line finds in environment.yml exactly what a YAML reader finds."""
+    command = re.search(r"sed -n '(s/\^ \*- .*)' environment\.yml", (ROOT / "Makefile").read_text())
+    found = subprocess.run(
+        ["sed", "-n", command[1], "environment.yml"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert [str(Requirement(line)) for line in found.stdout.splitlines()] == list(map(str, PINS))
+
+
+# Commands
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A folder with what `make` needs to decide what to do."""
+    for name in ("Makefile", "pyproject.toml", "environment.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def make(folder, *words, **more_environment):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    return subprocess.run(
+        [shutil.which("make"), *words],
+        cwd=folder,
+        env={**environment, **more_environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@needs_make
+def test_make_alone_lists_the_commands(copy):
+    done = make(copy)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [
+        "help",
+        "run",
+        "test",
+        "lab",
+        "clean",
+    ]
+
+
+@needs_make
+def test_second_make_does_not_install_again(copy):
+    assert "pip install" in make(copy, "-n", "run").stdout
+    program(copy / ".venv/bin/python", "exit 0")
+    (copy / ".venv/ready").touch()
+    planned = make(copy, "-n", "run").stdout
+    assert "pip install" not in planned and "-m piaa_utils run" in planned
+    os.utime(copy / ".venv/ready", (1, 1))  # older than pyproject.toml
+    assert "pip install" in make(copy, "-n", "run").stdout
+
+
+@needs_make
+def test_environment_whose_python_is_gone_is_made_anew(copy):
+    program(copy / ".venv/bin/python", "exit 127")
+    (copy / ".venv/ready").touch()
+    assert "pip install" in make(copy, "-n", "run").stdout
+    assert not (copy / ".venv").exists()
+
+
+@needs_make
+def test_machine_without_a_new_enough_python_gets_one_sentence(copy):
+    tools = copy / "tools"
+    for name in ("sh", "rm", "sed", "touch"):
+        program(tools / name, f'exec {shutil.which(name)} "$@"')
+    for name in ("python3", "python3.11"):
+        program(tools / name, "exit 1")
+    done = make(copy, "run", PATH=str(tools))
+    assert done.returncode != 0
+    sentence = done.stderr.splitlines()[0]
+    assert sentence.startswith("There is no Python 3.10 or newer") and "install" in sentence
+    assert not (copy / ".venv").exists()
+
+
+@needs_make
+def test_first_good_python_makes_the_environment(copy):
+    """Python 3.9 is passed over; the environment gets the pins and the package with its extras."""
+    tools, log = copy / "tools", copy / "log"
+    program(tools / "python3", "exit 1")
+    fake_environment = f'#!/bin/sh\\necho pip "$@" >> {log}\\n'
+    program(
+        tools / "python3.13",
+        f'echo found "$@" >> {log}\n'
+        '[ "$2" != venv ] && exit 0\n'
+        f"mkdir -p .venv/bin; printf '{fake_environment}' > .venv/bin/python\n"
+        "chmod +x .venv/bin/python",
+    )
+    done = make(copy, "run", PATH=f"{tools}:/usr/bin:/bin", CI="")
+    assert done.returncode == 0, done.stderr
+    told = log.read_text()
+    assert "found -m venv --clear .venv" in told
+    assert re.search(r"pip -m pip install .*-c \.venv/versions\.txt -e \.\[coco,lab,test\]", told)
+    assert told.splitlines()[-1] == "pip -m piaa_utils run"
+    assert "torch==" in (copy / ".venv/versions.txt").read_text()
+    assert (copy / ".venv/ready").exists()
+
+
+@needs_make
+def test_failed_installation_is_tried_again(copy):
+    program(copy / ".venv/bin/python", '[ "$3" != install ]')
+    assert make(copy, "run").returncode != 0
+    assert not (copy / ".venv/ready").exists()
+
+
+def test_ci_calls_exactly_make_test():
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    lines = [line for line in script.read_text().splitlines() if line and line[0] != "#"]
+    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+
+
+# Size
+
+
+def test_repository_stays_under_80_mib():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("this is no git checkout")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    total = sum(file.stat().st_size for file in files if file.is_file())
+    assert total < 80 * 2**20, f"{total / 2**20:.1f} MiB are committed"
