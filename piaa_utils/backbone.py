@@ -1,0 +1,353 @@
+"""The backbone: a frozen CLIP whose image tower is a plain ViT.
+
+PIAA trains nothing in CLIP. It needs the patch tokens, so the tower must be a plain vision
+transformer with a class token, and it must compute the activation that its weights were trained
+with: QuickGELU for OpenAI's. GELU in its place runs without a murmur and gives wrong features.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import (
+    LayerScale,
+    QuickGELU,
+    ResidualAttentionBlock,
+    VisionTransformer,
+)
+from torch import Tensor, nn
+
+from piaa_utils.checkpoint import is_torchscript, read_state_dict
+from piaa_utils.datasets import data_dir
+
+MINI = "mini"  # the mini-CLIP in data/mini_clip
+CLIP_VOCABULARY = 49408  # tokens of CLIP's byte-pair encoding
+BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # no weights
+
+
+class Backbone:
+    """A frozen CLIP and what the method asks of it. Made by :func:`load_backbone`.
+
+    Attributes:
+        model: the open_clip model; evaluation mode, float32, no gradients.
+        name: "mini", or architecture/weights, such as "ViT-B-16-quickgelu/openai".
+        image_size: S, the side of the square image in pixels.
+        grid: g, patches along a side; N = g * g patches.
+        depth: L, blocks of the image tower.
+        width: D_v, channels of its tokens.
+        dim: D, channels of the joint embedding.
+        quick_gelu: True where the model computes QuickGELU, False for GELU.
+        device: where the model is and where features come out.
+        preprocess: PIL image -> float tensor [3, S, S]: short side to S (bicubic), centre crop,
+            RGB in [0, 1], then minus mean, over standard deviation.
+        tokenizer: list of strings -> tokens [n, context], or None for a vocabulary not CLIP's.
+    """
+
+    def __init__(self, model: nn.Module, name: str, tokenizer=None, device=None):
+        check_plain_vit(model.visual, name)
+        self.quick_gelu = activation(model, name) is QuickGELU
+        self.device = torch.device(device or best_device())
+        self.model = model.to(self.device).float().eval().requires_grad_(False)
+        self.name = name
+        self.tokenizer = tokenizer
+        visual = model.visual
+        self.image_size = visual.image_size[0]
+        self.grid = visual.grid_size[0]
+        self.depth = len(self.blocks)
+        self.width, self.dim = visual.proj.shape
+        looks = {**open_clip.get_model_preprocess_cfg(model), "size": self.image_size}
+        self.preprocess = image_transform_v2(PreprocessCfg(**looks), is_train=False)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The L blocks of the image tower; ``blocks[l - 1]`` computes h_l."""
+        return self.model.visual.transformer.resblocks
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 (hex) over the names in order and the float32 bytes of all weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.float().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def encode_text(
+        self, class_names: Sequence[str], templates: Sequence[str] = ("a photo of a {}",)
+    ) -> Tensor:
+        """Return the text embeddings t_c of classes: [C, D], unit rows.
+
+        Of several templates: the mean of their unit embeddings, brought back to unit length.
+
+        Args:
+            class_names: C names, none empty.
+            templates: sentences with ``{}`` where the name goes.
+
+        Raises:
+            ValueError: no names, an empty one, a template without ``{}``, or no tokenizer.
+        """
+        if isinstance(class_names, str) or isinstance(templates, str):
+            raise ValueError("Class names and templates are lists of strings, not one string.")
+        if not class_names or not all(name.strip() for name in class_names):
+            raise ValueError(f"Class names must be non-empty, and at least one: {class_names!r}.")
+        if not templates or not all("{}" in template for template in templates):
+            raise ValueError(f"Each template needs {{}} where the class name goes: {templates!r}.")
+        if self.tokenizer is None:
+            raise ValueError(
+                f"{self.name} has another vocabulary than CLIP's; set backbone.tokenizer to a "
+                "function from a list of strings to a tensor of tokens."
+            )
+        prompts = [t.replace("{}", name) for name in class_names for t in templates]
+        tokens = self.tokenizer(prompts).to(self.device)
+        text = torch.cat([self.model.encode_text(part) for part in tokens.split(256)])
+        text = F.normalize(text, dim=-1).unflatten(0, (len(class_names), -1)).mean(1)
+        return F.normalize(text, dim=-1)
+
+
+def load_backbone(
+    model: str | nn.Module = MINI,
+    pretrained: str | Path | None = None,
+    device: str | torch.device | None = None,
+    image_size: int | None = None,
+) -> Backbone:
+    """Load a CLIP with a plain-ViT image tower.
+
+    Args:
+        model: "mini", the CLIP embedded in this repository (no network); or the name of an
+            open_clip architecture, such as "ViT-B-16-quickgelu"; or an open_clip model that you
+            built (it is copied, yours stays as it is).
+        pretrained: the weights: a tag of open_clip such as "openai" (downloaded once), or a
+            checkpoint file: OpenAI's TorchScript ``.pt``, a state dict, ``.safetensors``. Nothing
+            in a file is run. None for "mini" and, if it has its weights, for your own model.
+        device: None takes CUDA or MPS where there is one, else the CPU.
+        image_size: None keeps the tower's own; another multiple of the patch size interpolates
+            the position embeddings (bicubic).
+
+    Raises:
+        ValueError: an unknown name or tag; a tower that is no plain ViT; weights of another
+            architecture or trained with the other activation; an unreadable file.
+        FileNotFoundError: no such checkpoint file.
+        ConnectionError: the weights of a tag could not be downloaded.
+
+    >>> tower = {"image_size": 96, "patch_size": 16, "layers": 12, "width": 64}
+    >>> text = {"context_length": 16, "width": 64, "heads": 1, "layers": 1}
+    >>> backbone = load_backbone(open_clip.CLIP(32, tower, text, quick_gelu=True), device="cpu")
+    >>> backbone.grid, backbone.depth, backbone.width, backbone.dim, backbone.quick_gelu
+    (6, 12, 64, 32, True)
+    >>> backbone.encode_text(["cat", "tv monitor"]).shape
+    torch.Size([2, 32])
+    """
+    if model == MINI:
+        clip, name = mini_clip(), MINI
+    elif isinstance(model, str):
+        clip, name = named_clip(model.replace("/", "-"), pretrained)
+    elif isinstance(getattr(model, "visual", None), nn.Module):
+        clip, name = copy.deepcopy(model), "custom"
+        if pretrained is not None:
+            name = f"custom/{Path(pretrained).name}"
+            load_weights(clip, pretrained, name)
+    else:
+        raise ValueError(f"model is a name or an open_clip model, not a {type(model).__name__}.")
+    check_plain_vit(clip.visual, name)
+    if image_size not in (None, clip.visual.image_size[0]):
+        resize_positions(clip.visual, image_size)
+        name = f"{name}@{image_size}"
+    return Backbone(clip, name, tokenizer(clip, model), device)
+
+
+def mini_clip() -> nn.Module:
+    """Return the mini-CLIP of data/mini_clip."""
+    folder = data_dir() / "mini_clip"
+    config = folder / "open_clip_config.json"
+    if not config.is_file():
+        raise FileNotFoundError(f"The mini-CLIP is missing: no {config}; take a whole clone.")
+    config = json.loads(config.read_text(encoding="utf-8"))
+    clip = open_clip.CLIP(**config["model_cfg"])
+    load_weights(clip, folder / "model.safetensors", MINI)
+    clip.visual.preprocess_cfg = config["preprocess_cfg"]
+    return clip
+
+
+def named_clip(name: str, pretrained: str | Path | None) -> tuple[nn.Module, str]:
+    """Return an open_clip architecture with weights of a tag or a file, and its full name."""
+    config = plain_config(name)
+    if pretrained is None:
+        raise ValueError(f"{name} needs weights: pretrained='openai', or a checkpoint file.")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained in tags:
+        demands = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
+        check_activation(name, config, demands, pretrained)
+        return download(name, pretrained), f"{name}/{pretrained}"
+    path = Path(pretrained)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"pretrained={str(pretrained)!r} is neither a file nor a tag of {name} in open_clip, "
+            f"which are {', '.join(tags) or 'none'}."
+        )
+    if is_torchscript(path):
+        check_activation(name, config, True, path)
+    clip = open_clip.CLIP(**config)
+    load_weights(clip, path, name)
+    return clip, f"{name}/{path.name}"
+
+
+def plain_config(name: str) -> dict:
+    """Return open_clip's configuration of an architecture; refuse those that are no plain ViT."""
+    if name not in open_clip.list_models():
+        raise ValueError(
+            f"open_clip knows no architecture {name!r}; open_clip.list_models() names them, "
+            "'ViT-B-16-quickgelu' is the paper's."
+        )
+    config = open_clip.get_model_config(name)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if "timm_model_name" in vision:
+        refuse(name, f"a timm trunk ({vision['timm_model_name']})")
+    if isinstance(vision["layers"], list):
+        refuse(name, "a ResNet")
+    if "multimodal_cfg" in config:
+        refuse(name, "a CoCa model, whose image embedding comes from an attentional pool")
+    if "hf_model_name" in text:
+        raise ValueError(
+            f"The text tower of {name} comes from the transformers library; build that model "
+            "with open_clip, pass the object as model, and set backbone.tokenizer."
+        )
+    return config
+
+
+def download(name: str, tag: str) -> nn.Module:
+    """Return an architecture with the weights of an open_clip tag, downloaded or from cache."""
+    try:
+        return open_clip.create_model(name, pretrained=tag)
+    except Exception as error:  # open_clip, the hub and the network raise many kinds
+        raise ConnectionError(
+            f"The weights {tag!r} of {name} could not be had ({error}); fetch the checkpoint "
+            "where there is a network, and give the file as pretrained."
+        ) from error
+
+
+def check_activation(name: str, config: dict, demands_quick_gelu: bool, weights: object) -> None:
+    """Refuse weights that were trained with the other activation than the architecture's."""
+    if config.get("quick_gelu", False) == demands_quick_gelu:
+        return
+    plain = name.removesuffix("-quickgelu")
+    trained, computes = ("QuickGELU", "GELU") if demands_quick_gelu else ("GELU", "QuickGELU")
+    right = f"{plain}-quickgelu" if demands_quick_gelu else plain
+    raise ValueError(
+        f"The weights {str(weights)!r} were trained with {trained}, but {name} computes "
+        f"{computes}, and all features would be wrong: use model={right!r}."
+    )
+
+
+def load_weights(clip: nn.Module, path: str | Path, name: str) -> None:
+    """Load a checkpoint file into a model of the same architecture (float32 from any precision).
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`piaa_utils.checkpoint.read_state_dict`; and the
+            first tensor that is missing, unknown or of another shape.
+    """
+    state = read_state_dict(path)
+    state = {n: t for n, t in state.items() if n.split(".")[-1] not in BOOKKEEPING}
+    expected = clip.state_dict()
+    for key in {"logit_scale", "logit_bias"} & state.keys() & expected.keys():
+        state[key] = state[key].reshape(expected[key].shape)  # [] or [1]
+    for key in [*expected, *state]:
+        there, wanted = (tuple(d[key].shape) if key in d else None for d in (state, expected))
+        if there != wanted:
+            raise ValueError(
+                f"{path} was not made for {name}: tensor {key!r} is {there or 'missing'} in the "
+                f"file and {wanted or 'missing'} in the model; name the architecture of the file "
+                "as model (names as in open_clip and OpenAI's CLIP)."
+            )
+    clip.load_state_dict(state)
+    conv = state["visual.conv1.weight"].float()
+    if f"{name}-quickgelu" in open_clip.list_models() and torch.equal(conv, conv.half().float()):
+        warnings.warn(
+            f"{path} holds half-precision values, as OpenAI's weights do: if they are OpenAI's, "
+            f"all features will be wrong, and the model must be '{name}-quickgelu'.",
+            stacklevel=4,
+        )
+
+
+def tokenizer(clip: nn.Module, model: str | nn.Module):
+    """Return the tokenizer of a model, or None where the vocabulary is not CLIP's."""
+    if isinstance(model, str) and model != MINI:
+        return open_clip.get_tokenizer(model.replace("/", "-"))
+    if getattr(clip, "vocab_size", None) != CLIP_VOCABULARY:
+        return None
+    return SimpleTokenizer(context_length=clip.context_length)
+
+
+def resize_positions(visual: VisionTransformer, image_size: int) -> None:
+    """Give a tower another image size: its position embeddings, bicubic on the new grid."""
+    patch = visual.patch_size[0]
+    if image_size <= 0 or image_size % patch:
+        raise ValueError(f"image_size={image_size} must be a multiple of the patch size, {patch}.")
+    grid = image_size // patch
+    cls, patches = visual.positional_embedding.detach().float().split(
+        [1, len(visual.positional_embedding) - 1]
+    )
+    patches = patches.T.unflatten(1, visual.grid_size)[None]  # [1, D_v, g, g]
+    patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True)
+    visual.positional_embedding = nn.Parameter(torch.cat([cls, patches[0].flatten(1).T]))
+    visual.image_size, visual.grid_size = (image_size, image_size), (grid, grid)
+
+
+def check_plain_vit(visual: nn.Module, name: str) -> None:
+    """Refuse an image tower that is not a plain ViT with a class token and a square grid."""
+    if isinstance(visual, ModifiedResNet):
+        refuse(name, "a ResNet")
+    if isinstance(visual, TimmModel):
+        refuse(name, "a timm trunk")
+    if not isinstance(visual, VisionTransformer):
+        refuse(name, f"a {type(visual).__name__}")
+    blocks = visual.transformer.resblocks
+    if visual.attn_pool is not None:
+        refuse(name, "a ViT with an attentional pool")
+    if visual.pool_type != "tok":
+        refuse(name, f"a ViT with {visual.pool_type!r} pooling in place of the class token")
+    if not all(type(block) is ResidualAttentionBlock for block in blocks):
+        refuse(name, f"a ViT of {type(blocks[0]).__name__}s")
+    if isinstance(blocks[0].ls_1, LayerScale):
+        refuse(name, "a ViT with layer scale")
+    if len(set(visual.image_size)) > 1 or len(set(visual.grid_size)) > 1:
+        refuse(name, f"a ViT for images of {visual.image_size} pixels, not square")
+    if len(blocks) < 2:
+        refuse(name, f"a ViT of {len(blocks)} block")
+
+
+def refuse(name: str, found: str) -> None:
+    """Raise the error for a tower that the patch encoders cannot use."""
+    raise ValueError(
+        f"The image tower of {name} is {found}, and the patch encoders need a plain ViT with a "
+        "class token: use one such as 'ViT-B-16-quickgelu'."
+    )
+
+
+def activation(model: nn.Module, name: str) -> type[nn.Module]:
+    """Return the activation that all blocks of both towers compute: QuickGELU or ``nn.GELU``."""
+    found = {type(m) for n, m in model.named_modules() if n.endswith("mlp.gelu")}
+    if len(found) != 1 or not found <= {QuickGELU, nn.GELU}:
+        names = " and ".join(sorted(kind.__name__ for kind in found))
+        raise ValueError(f"{name} computes {names}; CLIP needs QuickGELU or GELU throughout.")
+    return found.pop()
+
+
+def best_device() -> str:
+    """Return "cuda", "mps" or "cpu": the first that there is."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

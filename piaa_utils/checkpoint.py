@@ -1,0 +1,138 @@
+"""Weights from a local file, read without running anything that the file holds.
+
+Three formats: safetensors; a state dict that ``torch.save`` wrote (also wrapped in a training
+checkpoint); the TorchScript archive in which OpenAI published CLIP. Of the last, only the tensors
+are read: its code is neither compiled nor run, and PyTorch's deprecated TorchScript loader is not
+needed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "BoolStorage": torch.bool,
+}
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict of a checkpoint file: names to tensors, on the CPU, as stored.
+
+    Args:
+        path: a ``.safetensors`` file, a file of ``torch.save``, or a TorchScript archive.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no weights, is damaged, or could only be read by running its code.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "weights.pt"
+    >>> torch.save({"state_dict": {"module.proj": torch.ones(2, 3)}}, file)
+    >>> {name: tuple(tensor.shape) for name, tensor in read_state_dict(file).items()}
+    {'proj': (2, 3)}
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        elif is_torchscript(path):
+            state = read_torchscript(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the three parsers raise on a damaged or foreign file
+        raise ValueError(
+            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or holds "
+            "objects other than tensors; save a plain state dict as .safetensors and name that."
+        ) from error
+    if isinstance(state, dict) and "state_dict" in state:  # a training checkpoint
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(map(torch.is_tensor, state.values())):
+        raise ValueError(f"{path} holds no state dict (names and their tensors).")
+    if all(name.startswith("module.") for name in state):  # of torch's data parallel training
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Tell whether a file is a TorchScript archive: only those hold ``constants.pkl``."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """Return every tensor of a TorchScript archive under its dotted name; the code stays shut."""
+    with zipfile.ZipFile(path) as archive:
+        main = min((n for n in archive.namelist() if n.endswith("/data.pkl")), key=len)
+        with archive.open(main) as stream:
+            module = TensorsOnly(stream, archive, main.removesuffix("data.pkl")).load()
+    return dict(named_tensors(module))
+
+
+class ScriptModule:
+    """What a module of an archive is read as: its attributes, and nothing that it could do."""
+
+
+class TensorsOnly(pickle.Unpickler):
+    """Unpickle tensors and the modules that hold them; refuse all else that a pickle may name."""
+
+    def __init__(self, stream, archive: zipfile.ZipFile, folder: str):
+        super().__init__(stream)
+        self.archive, self.folder = archive, folder
+
+    def find_class(self, module: str, name: str):
+        if module.startswith("__torch__"):
+            return ScriptModule
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return rebuild_tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch.jit._pickle" and name.startswith("build_"):  # a list attribute
+            return list
+        if (module, name) == ("torch.jit._pickle", "restore_type_tag"):  # a typed attribute
+            return untagged
+        raise pickle.UnpicklingError(f"{module}.{name} is no tensor")
+
+    def persistent_load(self, saved_id: tuple) -> Tensor:
+        _, dtype, key, _, numel = saved_id
+        data = bytearray(self.archive.read(f"{self.folder}data/{key}"))
+        return torch.frombuffer(data, dtype=dtype, count=numel) if numel else torch.empty(0)
+
+
+def rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
+    """Return the view of a storage that a pickled tensor describes."""
+    return storage.as_strided(size, stride, offset)
+
+
+def untagged(value: object, _type: str) -> object:
+    """Return a list or dictionary attribute without the TorchScript type noted beside it."""
+    return value
+
+
+def named_tensors(module: ScriptModule, prefix: str = ""):
+    """Yield (dotted name, tensor) of a module and of those inside it, as ``state_dict`` does."""
+    for name, value in vars(module).items():
+        if torch.is_tensor(value):
+            yield prefix + name, value
+        elif isinstance(value, ScriptModule):
+            yield from named_tensors(value, f"{prefix}{name}.")

@@ -1,0 +1,620 @@
+"""The backbone: what is loaded, from where, and what is refused; no network."""
+
+import hashlib
+import json
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from golden_tower import TEXT, VISION, golden_clip, golden_images, seeded_images, small_clip
+from open_clip.constants import OPENAI_DATASET_MEAN as MEAN
+from open_clip.constants import OPENAI_DATASET_STD as STD
+from open_clip.model import convert_weights_to_fp16
+from open_clip.transformer import QuickGELU
+from PIL import Image
+from safetensors.torch import save_file
+
+from piaa_utils import backbone as module
+from piaa_utils.backbone import Backbone, load_backbone
+from piaa_utils.checkpoint import read_state_dict
+from piaa_utils.encoders import encode
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load_backbone(golden_clip(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def words():
+    """A backbone with CLIP's vocabulary."""
+    clip = small_clip(**SMALL, text={"vocab_size": 49408, "context_length": 77})
+    return load_backbone(clip, device="cpu")
+
+
+SMALL = {"image_size": 32, "layers": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def architectures(tmp_path_factory):
+    """A small tower as two open_clip architectures, one for each activation."""
+    folder = tmp_path_factory.mktemp("configs")
+    for name, quick_gelu in (("small-test", False), ("small-test-quickgelu", True)):
+        vision = {**VISION, **SMALL}
+        config = {"embed_dim": 64, "quick_gelu": quick_gelu, "vision_cfg": vision, "text_cfg": TEXT}
+        (folder / f"{name}.json").write_text(json.dumps(config))
+        open_clip.add_model_config(folder / f"{name}.json")
+
+
+def save_torchscript(clip, path):
+    """Write what OpenAI published: an archive of TorchScript, with three numbers as buffers."""
+    tower = TorchscriptLayout(clip)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch is giving TorchScript up
+        torch.jit.trace(tower, torch.zeros(1), check_trace=False).save(str(path))
+
+
+class TorchscriptLayout(torch.nn.Module):
+    """Modules nested as in CLIP, holding its tensors, with a forward that says nothing."""
+
+    def __init__(self, clip):
+        super().__init__()
+        for name, tensor in clip.state_dict().items():
+            *path, leaf = name.split(".")
+            parent = self
+            for part in path:
+                if not hasattr(parent, part):
+                    parent.add_module(part, torch.nn.Module())
+                parent = getattr(parent, part)
+            parent.register_parameter(leaf, torch.nn.Parameter(tensor, requires_grad=False))
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            self.register_buffer(name, torch.tensor(7))
+        self.transformer.resblocks.get_submodule("0").attn_mask = torch.zeros(16, 16)
+
+    def forward(self, x):
+        return x
+
+
+# What a backbone is
+
+
+def test_attributes(golden):
+    assert (golden.name, golden.image_size, golden.grid) == ("custom", 224, 14)
+    assert (golden.depth, golden.width, golden.dim) == (12, 128, 64)
+    assert golden.device == torch.device("cpu")
+    assert golden.quick_gelu is True
+    assert len(golden.blocks) == 12
+
+
+def test_the_model_is_frozen_and_the_callers_is_left_alone():
+    clip = small_clip(**SMALL).half().train()
+    backbone = load_backbone(clip, device="cpu")
+    assert not backbone.model.training
+    assert all(p.dtype == torch.float32 for p in backbone.model.parameters())
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+    assert clip.training
+    assert all(p.requires_grad and p.dtype == torch.float16 for p in clip.parameters())
+
+
+def test_gelu_is_told_from_quickgelu():
+    clips = [small_clip(quick_gelu=q, layers=2, image_size=112) for q in (True, False)]
+    quick, plain = (load_backbone(clip, device="cpu") for clip in clips)
+    assert quick.quick_gelu and not plain.quick_gelu
+    assert quick.weights_hash == plain.weights_hash  # the weights do not tell
+    images = seeded_images(1, seed=0, size=112)
+    a, b = (encode(backbone, images, [])["cls"] for backbone in (quick, plain))
+    assert not torch.allclose(a, b, atol=1e-3)  # but the features differ
+
+
+def test_an_activation_in_one_block_only_is_refused():
+    clip = small_clip(quick_gelu=False, **SMALL)
+    clip.visual.transformer.resblocks[1].mlp.gelu = QuickGELU()
+    with pytest.raises(ValueError, match="computes GELU and QuickGELU"):
+        load_backbone(clip)
+
+
+def test_weights_hash():
+    clip = small_clip(**SMALL)
+    backbone = load_backbone(clip, device="cpu")
+    digest = hashlib.sha256()
+    for name in sorted(clip.state_dict()):
+        digest.update(name.encode() + clip.state_dict()[name].numpy().tobytes())
+    assert backbone.weights_hash == digest.hexdigest()
+    with torch.no_grad():
+        clip.visual.proj[0, 0] += 1e-3
+    assert load_backbone(clip, device="cpu").weights_hash != digest.hexdigest()
+
+
+def test_best_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert module.best_device() == "cpu"
+    assert load_backbone(small_clip(**SMALL)).device.type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert module.best_device() == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert module.best_device() == "cuda"
+
+
+# Preprocessing
+
+
+def test_preprocess_is_resize_crop_and_normalise(golden):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    resized = np.asarray(image.resize((373, 224), Image.Resampling.BICUBIC))  # 100 * 224 / 60
+    left = round((373 - 224) / 2)
+    expected = (resized[:, left : left + 224] / 255 - np.array(MEAN)) / np.array(STD)
+    found = golden.preprocess(image)
+    assert found.shape == (3, 224, 224) and found.dtype == torch.float32
+    np.testing.assert_allclose(found.permute(1, 2, 0), expected, atol=1e-5)
+
+
+def test_preprocess_takes_mean_and_std_of_the_model():
+    clip = small_clip(**SMALL)
+    clip.visual.preprocess_cfg = {"size": 999, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    found = load_backbone(clip, device="cpu").preprocess(Image.new("L", (40, 50), 255))
+    torch.testing.assert_close(found, torch.full((3, 32, 32), 2.0))
+
+
+# Text
+
+
+def test_text_of_one_template(words):
+    text = words.encode_text(["cat", "tv monitor"])
+    tokens = open_clip.tokenize(["a photo of a cat", "a photo of a tv monitor"])
+    own = words.model.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(text, own)
+    torch.testing.assert_close(text.norm(dim=-1), torch.ones(2))
+    assert not text.requires_grad
+
+
+def test_text_of_several_templates_is_the_mean_of_units(words):
+    templates = ["a photo of a {}", "a drawing of a {}", "{}"]
+    both = words.encode_text(["cat", "dog"], templates)
+    units = torch.stack([words.encode_text(["cat", "dog"], [t]) for t in templates])
+    torch.testing.assert_close(both, F.normalize(units.mean(0), dim=-1))
+
+
+def test_text_of_many_classes(words):
+    names = [f"thing {i}" for i in range(300)]
+    text = words.encode_text(names)
+    torch.testing.assert_close(text[[0, 255, 256, 299]], words.encode_text(
+        ["thing 0", "thing 255", "thing 256", "thing 299"]
+    ))
+
+
+@pytest.mark.parametrize(
+    ("names", "templates", "message"),
+    [
+        ([], ["{}"], "at least one"),
+        (["cat", " "], ["{}"], "non-empty"),
+        ("cat", ["{}"], "lists of strings"),
+        (["cat"], "a {}", "lists of strings"),
+        (["cat"], ["a cat"], "needs {}"),
+        (["cat"], [], "needs {}"),
+    ],
+)
+def test_text_of_bad_input(words, names, templates, message):
+    with pytest.raises(ValueError, match=message):
+        words.encode_text(names, templates)
+
+
+def test_text_of_another_vocabulary():
+    backbone = load_backbone(small_clip(**SMALL), device="cpu")
+    with pytest.raises(ValueError, match="set backbone.tokenizer"):
+        backbone.encode_text(["cat"])
+
+
+# Towers that are no plain ViTs
+
+
+def resnet():
+    vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+    return open_clip.CLIP(64, vision, TEXT)
+
+
+def timm_trunk():
+    vision = {"timm_model_name": "resnet10t", "timm_model_pretrained": False, "image_size": 64}
+    return open_clip.CLIP(64, vision, TEXT)
+
+
+def other_tower():
+    clip = golden_clip()
+    return type("Other", (torch.nn.Module,), {"visual": clip.visual.ln_post})()
+
+
+@pytest.mark.parametrize(
+    ("build", "found"),
+    [
+        (resnet, "a ResNet"),
+        (timm_trunk, "a timm trunk"),
+        (other_tower, "a LayerNorm"),
+        (lambda: small_clip(**SMALL, attentional_pool=True), "a ViT with an attentional pool"),
+        (lambda: small_clip(**SMALL, pool_type="avg"), "'avg' pooling"),
+        (lambda: small_clip(**SMALL, qk_norm=True), "a ViT of CustomResidualAttentionBlocks"),
+        (lambda: small_clip(**SMALL, ls_init_value=0.1), "layer scale"),
+        (lambda: small_clip(layers=2, image_size=(32, 64)), "not square"),
+        (lambda: small_clip(layers=1, image_size=32), "1 block"),
+    ],
+)
+def test_objects_that_are_no_plain_vits(build, found):
+    with pytest.raises(ValueError, match=f"custom is .*{found}.*need a plain ViT"):
+        load_backbone(build())
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("RN50", "a ResNet"),
+        ("ViT-B-16-SigLIP", "a timm trunk \\(vit_base_patch16_siglip_224\\)"),
+        ("coca_ViT-B-32", "a CoCa model"),
+    ],
+)
+def test_names_that_are_no_plain_vits(name, found):
+    with pytest.raises(ValueError, match=f"{name} is {found}.*need a plain ViT"):
+        load_backbone(name, "openai")
+
+
+def test_a_text_tower_of_another_library():
+    with pytest.raises(ValueError, match="transformers library.*pass the object"):
+        load_backbone("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k")
+
+
+def test_something_that_is_no_model():
+    with pytest.raises(ValueError, match="an open_clip model, not a Linear"):
+        load_backbone(torch.nn.Linear(2, 2))
+
+
+# Names and tags
+
+
+def test_an_unknown_architecture():
+    with pytest.raises(ValueError, match="no architecture 'ViT-B-17'"):
+        load_backbone("ViT-B-17", "openai")
+
+
+def test_an_architecture_without_weights():
+    with pytest.raises(ValueError, match="ViT-B-16-quickgelu needs weights"):
+        load_backbone("ViT-B-16-quickgelu")
+
+
+def test_openai_weights_demand_quickgelu():
+    with pytest.raises(
+        ValueError, match="'openai' were trained with QuickGELU.*use model='ViT-B-16-quickgelu'"
+    ):
+        load_backbone("ViT-B/16", "openai")
+
+
+def test_gelu_weights_demand_gelu():
+    assert "laion2b_s34b_b88k" in open_clip.list_pretrained_tags_by_model("ViT-B-16")
+    config = {"quick_gelu": True}
+    with pytest.raises(ValueError, match="'laion' were trained with GELU.*use model='ViT-B-16'"):
+        module.check_activation("ViT-B-16-quickgelu", config, False, "laion")
+
+
+def test_an_unknown_tag_is_neither_tag_nor_file():
+    with pytest.raises(FileNotFoundError, match="'opnai' is neither a file nor a tag.*openai"):
+        load_backbone("ViT-B-16-quickgelu", "opnai")
+    with pytest.raises(FileNotFoundError, match="missing.pt' is neither"):
+        load_backbone("ViT-B-16-quickgelu", Path("missing.pt"))
+
+
+def test_a_tag(monkeypatch):
+    asked = []
+
+    def create_model(name, pretrained):
+        asked.append((name, pretrained))
+        return golden_clip()
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+    backbone = load_backbone("ViT-B/16-quickgelu", "openai", device="cpu")
+    assert asked == [("ViT-B-16-quickgelu", "openai")]
+    assert backbone.name == "ViT-B-16-quickgelu/openai"
+    assert backbone.quick_gelu
+    assert backbone.tokenizer(["cat"]).shape == (1, 77)
+
+
+def test_no_network(monkeypatch):
+    def create_model(name, pretrained):
+        raise RuntimeError("no route to host")
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+    with pytest.raises(ConnectionError, match="no route to host.*give the file as pretrained"):
+        load_backbone("ViT-B-16-quickgelu", "openai")
+
+
+# Local checkpoints
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_backbone(small_clip(**SMALL), device="cpu")
+
+
+def write(clip, path):
+    """Write a checkpoint in the format that the file's name asks for."""
+    state = clip.state_dict()
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    elif path.name == "torchscript.pt":
+        save_torchscript(clip, path)
+    elif path.name == "training.pt":
+        wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+        torch.save({"epoch": 3, "name": "run", "state_dict": wrapped}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+FORMATS = ["weights.safetensors", "state.pt", "pytorch_model.bin", "training.pt", "torchscript.pt"]
+
+
+@pytest.mark.parametrize("file", FORMATS)
+def test_a_local_checkpoint(tmp_path, small, file):
+    path = write(small_clip(**SMALL), tmp_path / file)
+    backbone = load_backbone("small-test-quickgelu", path, device="cpu")
+    assert backbone.name == f"small-test-quickgelu/{file}"
+    assert backbone.quick_gelu
+    assert backbone.weights_hash == small.weights_hash
+
+
+@pytest.mark.parametrize("file", FORMATS)
+def test_half_precision_is_widened(tmp_path, file):
+    clip = small_clip(**SMALL)
+    convert_weights_to_fp16(clip)  # as OpenAI's files: convolution and matrices, not the norms
+    path = write(clip, tmp_path / file)
+    backbone = load_backbone("small-test-quickgelu", str(path), device="cpu")
+    for name, tensor in backbone.model.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert tensor.equal(clip.state_dict()[name].float()), name
+
+
+def test_weights_into_an_object(tmp_path, small):
+    path = write(small_clip(**SMALL), tmp_path / "weights.safetensors")
+    mine = small_clip(**SMALL, seed=9)
+    before = mine.visual.proj.detach().clone()
+    backbone = load_backbone(mine, path, device="cpu")
+    assert backbone.name == "custom/weights.safetensors"
+    assert backbone.weights_hash == small.weights_hash
+    assert mine.visual.proj.equal(before)
+
+
+def test_a_scale_of_one_element_is_a_scalar(tmp_path, small):
+    state = small_clip(**SMALL).state_dict()
+    torch.save({**state, "logit_scale": state["logit_scale"].reshape(1)}, tmp_path / "state.pt")
+    backbone = load_backbone("small-test-quickgelu", tmp_path / "state.pt", device="cpu")
+    assert backbone.weights_hash == small.weights_hash
+
+
+def test_an_archive_of_openai_demands_quickgelu(tmp_path):
+    path = write(small_clip(**SMALL), tmp_path / "torchscript.pt")
+    with pytest.raises(ValueError, match="QuickGELU.*use model='small-test-quickgelu'"):
+        load_backbone("small-test", path)
+
+
+def test_weights_that_look_like_openais_are_warned_of(tmp_path, recwarn):
+    clip = small_clip(**SMALL)
+    load_backbone("small-test", write(clip, tmp_path / "single.pt"), device="cpu")
+    assert not recwarn
+    path = write(clip.half(), tmp_path / "half.pt")
+    with pytest.warns(UserWarning, match="half-precision.*'small-test-quickgelu'"):
+        load_backbone("small-test", path, device="cpu")
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "torchscript.pt"])
+def test_a_checkpoint_of_another_architecture(tmp_path, file):
+    path = write(small_clip(**SMALL, patch_size=32), tmp_path / file)
+    message = (
+        f"{file} was not made for small-test-quickgelu: tensor 'visual.positional_embedding' is "
+        r"\(2, 128\) in the file and \(5, 128\) in the model; name the architecture"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_backbone("small-test-quickgelu", path)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (1, r"'visual.transformer.resblocks.1.*missing in the file and \(128,\) in the model"),
+        (3, r"'visual.transformer.resblocks.2.* in the file and missing in the model"),
+    ],
+)
+def test_a_checkpoint_of_another_depth(tmp_path, layers, message):
+    path = write(small_clip(image_size=32, layers=layers), tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=message):
+        load_backbone("small-test-quickgelu", path)
+
+
+def test_a_missing_file():
+    with pytest.raises(FileNotFoundError, match="no checkpoint file missing.pt"):
+        read_state_dict("missing.pt")
+    with pytest.raises(FileNotFoundError, match="missing.pt"):
+        load_backbone(small_clip(**SMALL), "missing.pt")
+
+
+@pytest.mark.parametrize("file", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"this is a text\n" * 99])
+def test_a_file_that_holds_no_weights(tmp_path, file, content):
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file} cannot be read as weights"):
+        read_state_dict(tmp_path / file)
+
+
+@pytest.mark.parametrize("file", FORMATS)
+def test_a_truncated_file(tmp_path, file):
+    path = write(small_clip(**SMALL), tmp_path / file)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(ValueError, match=f"{file} cannot be read as weights"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], {"state_dict": 1}])
+def test_a_file_of_something_else(tmp_path, content):
+    torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        read_state_dict(tmp_path / "state.pt")
+
+
+class Intruder:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return (open, (self.mark, "w"))
+
+
+def test_nothing_in_a_state_dict_is_run(tmp_path):
+    path, mark = tmp_path / "state.pt", tmp_path / "mark"
+    torch.save({"weight": Intruder(mark)}, path)
+    with pytest.raises(ValueError, match="objects other than tensors"):
+        read_state_dict(path)
+    assert not mark.exists()
+
+
+def test_nothing_in_an_archive_is_run(tmp_path):
+    path, mark = tmp_path / "archive.pt", tmp_path / "mark"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/constants.pkl", b"")
+        archive.writestr("archive/data.pkl", pickle.dumps({"weight": Intruder(mark)}, 2))
+    with pytest.raises(ValueError, match="objects other than tensors"):
+        read_state_dict(path)
+    assert not mark.exists()
+
+
+def test_an_unreadable_file_keeps_its_own_error(tmp_path, monkeypatch):
+    def denied(*args, **options):
+        raise PermissionError("denied")
+
+    (tmp_path / "state.pt").write_bytes(b"")
+    monkeypatch.setattr(torch, "load", denied)
+    with pytest.raises(PermissionError, match="denied"):
+        read_state_dict(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize("compiler", ["trace", "script"])
+def test_an_archive_is_read_as_torch_reads_it(tmp_path, compiler):
+    class Views(torch.nn.Module):
+        steps: list[int]  # no weight, nor are the other two
+        scales: dict[str, float]
+
+        def __init__(self):
+            super().__init__()
+            whole = torch.arange(12.0).view(3, 4)
+            for name, view in (("whole", whole), ("turned", whole.T), ("part", whole[1:, 2:])):
+                self.register_buffer(name, view)
+            self.register_buffer("empty", torch.zeros(0, 4))
+            self.steps, self.scales, self.label = [1, 2], {"a": 0.5}, "views"
+
+        def forward(self, x):
+            return x + self.steps[0] + self.scales["a"]
+
+    views = Views()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if compiler == "trace":
+            archive = torch.jit.trace(views, torch.zeros(1))
+        else:
+            archive = torch.jit.script(views)
+        archive.save(str(tmp_path / "views.pt"))
+    state = read_state_dict(tmp_path / "views.pt")
+    assert state.keys() == views.state_dict().keys()
+    for name, tensor in views.state_dict().items():
+        assert state[name].shape == tensor.shape
+        assert state[name].equal(tensor), name
+
+
+# Image sizes
+
+
+def test_a_tower_of_336_pixels():
+    clip = small_clip(layers=2, image_size=336, patch_size=14)
+    backbone = load_backbone(clip, device="cpu")
+    assert (backbone.image_size, backbone.grid) == (336, 24)
+    assert backbone.preprocess(Image.new("RGB", (500, 400))).shape == (3, 336, 336)
+    features = encode(backbone, seeded_images(1, seed=0, size=336), ["scclip"])
+    assert features["scclip"].shape == (1, 576, 64)
+
+
+def test_another_image_size_interpolates_the_positions():
+    clip = small_clip(layers=2, image_size=64)  # 4 x 4
+    ramp = torch.arange(4.0).repeat_interleave(4)  # grows downwards
+    with torch.no_grad():
+        clip.visual.positional_embedding[1:] = 0
+        clip.visual.positional_embedding[1:, 0] = ramp
+        clip.visual.positional_embedding[1:, 1] = 5
+    backbone = load_backbone(clip, device="cpu", image_size=128)
+    assert (backbone.name, backbone.image_size, backbone.grid) == ("custom@128", 128, 8)
+    positions = backbone.model.visual.positional_embedding
+    assert positions.shape == (65, 128) and not positions.requires_grad
+    assert positions[0].equal(clip.visual.positional_embedding[0])
+    rows = positions[1:, 0].view(8, 8)
+    torch.testing.assert_close(rows, rows[:, :1].expand(8, 8))  # nothing changes sideways
+    assert (rows.diff(dim=0) > 0).all() and rows[0, 0] < 0.3 and rows[7, 0] > 2.7
+    torch.testing.assert_close(positions[1:, 1], torch.full((64,), 5.0))
+    assert encode(backbone, torch.zeros(1, 3, 128, 128))["scclip"].shape == (1, 64, 64)
+    assert backbone.preprocess(Image.new("RGB", (50, 40))).shape == (3, 128, 128)
+    assert clip.visual.image_size == (64, 64)  # the caller's stays
+
+
+def test_its_own_image_size_changes_nothing(golden):
+    backbone = load_backbone(golden_clip(), device="cpu", image_size=224)
+    assert backbone.name == "custom"
+    assert backbone.weights_hash == golden.weights_hash
+
+
+@pytest.mark.parametrize("image_size", [100, 0, -16])
+def test_an_image_size_between_patches(image_size):
+    with pytest.raises(ValueError, match="multiple of the patch size, 16"):
+        load_backbone(golden_clip(), image_size=image_size)
+
+
+# The embedded mini-CLIP
+
+
+@pytest.fixture
+def mini_folder(tmp_path, monkeypatch):
+    """A folder data/ with a mini-CLIP of random weights in it, laid out as the real one."""
+    folder = tmp_path / "mini_clip"
+    folder.mkdir()
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+    clip = small_clip(image_size=112, layers=2, text=text).half()
+    save_file(clip.state_dict(), folder / "model.safetensors")
+    config = {
+        "model_cfg": {
+            "embed_dim": 64,
+            "quick_gelu": True,
+            "vision_cfg": {**VISION, "image_size": 112, "layers": 2},
+            "text_cfg": text,
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("PIAA_DATA", str(tmp_path))
+    return folder
+
+
+def test_mini(mini_folder, recwarn):
+    backbone = load_backbone(device="cpu")
+    assert isinstance(backbone, Backbone)
+    assert (backbone.name, backbone.image_size, backbone.depth) == ("mini", 112, 2)
+    assert backbone.quick_gelu
+    assert backbone.encode_text(["cat", "dog"]).shape == (2, 64)
+    white = backbone.preprocess(Image.new("RGB", (20, 20), "white"))
+    torch.testing.assert_close(white, torch.ones(3, 112, 112))
+    assert encode(backbone, golden_images()[:, :, :112, :112])["scclip"].shape == (3, 49, 64)
+    assert not recwarn
+
+
+def test_mini_missing(mini_folder):
+    (mini_folder / "open_clip_config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="mini-CLIP is missing.*take a whole clone"):
+        load_backbone()
