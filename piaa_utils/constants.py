@@ -1,0 +1,24 @@
+"""The numbers that PIAA fixes, in one place.
+
+The four constants of the method are the same for every data set. Three scales differ from one data
+set to the next: :data:`CONSTANTS` holds the ones that the authors' released code uses.
+"""
+
+SELECTION_TEMPERATURE = 60.0  # Stage I: p_ic = softmax_c(60 x_i.t_c)
+BANK_SIZE = 512  # Stage I: K, patches kept for each class
+EVIDENCE_TEMPERATURE = 500.0  # PAA: g_ic = softmax_c((x_i.W + b) / 500)
+CLS_WEIGHT = 0.1  # PAA: score = 0.9 s_patch + 0.1 s_cls
+
+# cls_scale: s in s_cls = softmax_c(s cos(CLS, t)).   patch_scale: m in s_patch = softmax_c(m e).
+# purify_temperature: T in Stage II's q = softmax_c(T (x.W + b)).
+CONSTANTS: dict[str, dict[str, float]] = {
+    # Released code, settings for PASCAL VOC 2007 and 2012.
+    "voc07": {"cls_scale": 80.0, "patch_scale": 200.0, "purify_temperature": 100.0},
+    "voc12": {"cls_scale": 80.0, "patch_scale": 200.0, "purify_temperature": 100.0},
+    # Released code, settings for MS COCO 2014.
+    "coco": {"cls_scale": 80.0, "patch_scale": 400.0, "purify_temperature": 0.01},
+    # Released code, settings for NUS-WIDE.
+    "nus": {"cls_scale": 10.0, "patch_scale": 400.0, "purify_temperature": 500.0},
+    # The embedded mini world has VOC's twenty classes and takes VOC's settings: none is tuned.
+    "mini": {"cls_scale": 80.0, "patch_scale": 200.0, "purify_temperature": 100.0},
+}

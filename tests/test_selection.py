@@ -1,0 +1,267 @@
+"""Stage I: the streaming bank against a plain sort over all patches."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import normalize
+
+from piaa_utils.selection import PatchBank, entropy, patch_probabilities
+
+COLUMNS = ("labels", "entropy", "image_id", "patch_index", "features", "probs")
+
+
+def plain_sort(patches, text, image_ids, k, temperature=60.0):
+    """Every patch in one list, written out in NumPy; the first k of each class."""
+    rows = []
+    for image, image_id in zip(patches.double().numpy(), image_ids, strict=True):
+        for index, x in enumerate(image):
+            cos = text.double().numpy() @ x
+            p = np.exp(temperature * (cos - cos.max()))
+            p /= p.sum()
+            h = np.float32(-sum(v * math.log(v) for v in p if v > 0))
+            rows.append((int(cos.argmax()), abs(h), image_id, index, x, p))
+    rows.sort(key=lambda row: row[:4])
+    return [
+        row
+        for _, of_class in itertools.groupby(rows, key=lambda row: row[0])
+        for row in itertools.islice(of_class, k)
+    ]
+
+
+def assert_is(bank, rows):
+    assert len(bank) == len(rows)
+    for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True):
+        ours, expected = getattr(bank, name).numpy(), np.array(column)
+        if name in ("labels", "image_id", "patch_index"):
+            np.testing.assert_array_equal(ours, expected, err_msg=name)
+        else:
+            np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def assert_same(a, b):
+    for name in COLUMNS:
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+# Few different patches, whose cosines are exact in any order of summation: ties everywhere.
+PALETTE = torch.tensor(
+    [[1, 0, 0, 0], [0, 1, 0, 0], [0.5, 0.5, 0.5, 0.5], [0.5, -0.5, 0.5, 0.5], [0, 0, 0, -1]]
+)
+TEXT = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 1.0, 0]])
+
+
+@st.composite
+def worlds(draw):
+    n = draw(st.integers(1, 7))
+    colours = draw(st.lists(st.integers(0, 4), min_size=4 * n, max_size=4 * n))
+    patches = PALETTE[torch.tensor(colours)].reshape(n, 4, 4)
+    ids = draw(st.lists(st.integers(0, 99), min_size=n, max_size=n, unique=True))
+    k = draw(st.sampled_from([1, 2, 3, 5, 100]))
+    temperature = draw(st.sampled_from([1.0, 5.0]))
+    return patches, ids, k, temperature
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(worlds(), st.data())
+def test_any_batches_in_any_order_give_the_plain_sort(world, data):
+    patches, ids, k, temperature = world
+    order = data.draw(st.permutations(range(len(ids))))
+    bank = PatchBank(3, k, temperature)
+    start = 0
+    while start < len(ids):
+        size = data.draw(st.integers(1, len(ids)))
+        chosen = list(order[start : start + size])
+        bank.update(patches[chosen], TEXT, [ids[i] for i in chosen])
+        start += size
+    assert_is(bank, plain_sort(patches, TEXT, ids, k, temperature))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(worlds(), st.data())
+def test_any_merge_order_gives_the_plain_sort(world, data):
+    patches, ids, k, temperature = world
+    banks = []
+    for image, image_id in zip(patches, ids, strict=True):
+        bank = PatchBank(3, k, temperature)
+        bank.update(image[None], TEXT, [image_id])
+        banks.append(bank)
+    banks.append(PatchBank(3, k, temperature))  # one that has seen nothing
+    while len(banks) > 1:  # any tree of merges, operands in any order
+        a = banks.pop(data.draw(st.integers(0, len(banks) - 1)))
+        b = banks.pop(data.draw(st.integers(0, len(banks) - 1)))
+        banks.append(a.merge(b))
+    assert_is(banks[0], plain_sort(patches, TEXT, ids, k, temperature))
+
+
+def random_world(n_images=24, n_patches=25, n_classes=6, width=48, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    text = normalize(torch.randn(n_classes, width, generator=generator), dim=-1)
+    noise = torch.randn(n_images, n_patches, width, generator=generator)
+    pick = torch.randint(n_classes, (n_images, n_patches), generator=generator)
+    return normalize(0.15 * noise + text[pick], dim=-1), text
+
+
+def bank_of(patches, text, ids, k, batch):
+    bank = PatchBank(len(text), k)
+    for some in torch.tensor(ids).split(batch):
+        bank.update(patches[some], text, some)
+    return bank
+
+
+def test_random_patches_give_the_plain_sort_and_the_same_bits_in_any_batches():
+    patches, text = random_world()
+    bank = bank_of(patches, text, range(24), k=20, batch=5)
+    assert_is(bank, plain_sort(patches, text, range(24), k=20))
+    assert bank.counts.tolist() == [20] * 6
+    for batch in (1, 7, 24):
+        assert_same(bank, bank_of(patches, text, range(24), k=20, batch=batch))
+    assert_same(bank, bank_of(patches, text, range(23, -1, -1), k=20, batch=3))
+
+
+def test_merging_leaves_the_two_banks_as_they_were():
+    patches, text = random_world(n_images=8)
+    left = bank_of(patches, text, range(4), k=9, batch=4)
+    right = bank_of(patches, text, range(4, 8), k=9, batch=4)
+    before = {name: getattr(left, name).clone() for name in COLUMNS}
+    assert_same(left.merge(right), bank_of(patches, text, range(8), k=9, batch=8))
+    for name, column in before.items():
+        assert torch.equal(getattr(left, name), column), name
+
+
+def test_memory_is_bound_by_classes_times_k():
+    patches, text = random_world(n_images=40)
+    bank = PatchBank(6, k=7)
+    for i, image in enumerate(patches):
+        bank.update(image[None], text, [i])
+        stored = {len(value) for value in vars(bank).values() if isinstance(value, torch.Tensor)}
+        assert stored == {len(bank)}, "a column holds more rows than the bank has"
+        assert len(bank) <= 6 * 7
+    assert len(bank) == 6 * 7
+
+
+def test_k_larger_than_the_patches_there_are_keeps_all():
+    patches, text = random_world(n_images=3)
+    bank = bank_of(patches, text, range(3), k=10**9, batch=2)
+    assert_is(bank, plain_sort(patches, text, range(3), k=10**9))
+    assert len(bank) == 3 * 25
+
+
+def test_a_class_that_no_patch_is_nearest_to_stays_empty():
+    bank = PatchBank(3, k=2)
+    bank.update(PALETTE[None, :2], TEXT, [0])
+    assert bank.counts.tolist() == [1, 1, 0]
+
+
+def test_one_class():
+    bank = PatchBank(1, k=2)
+    bank.update(PALETTE[None], TEXT[:1], [5])
+    assert bank.patch_index.tolist() == [0, 1]
+    assert bank.probs.tolist() == [[1.0], [1.0]]
+
+
+def test_features_keep_their_dtype_and_an_empty_batch_changes_nothing():
+    patches, text = random_world(n_images=2)
+    bank = PatchBank(6, k=4)
+    bank.update(patches[:0], text, [])
+    assert len(bank) == 0
+    bank.update(patches.half(), text.half(), [0, 1])
+    assert bank.features.dtype == torch.float16
+    bank.update(patches[:0], text, [])
+    assert bank.counts.sum() == len(bank)
+
+
+def test_a_bank_begun_in_inference_mode_can_go_on_outside():
+    patches, text = random_world(n_images=4)
+    bank = PatchBank(6, k=3)
+    with torch.inference_mode():
+        bank.update(patches[:2] * 1, text * 1, [0, 1])
+    bank.update(patches[2:], text, [2, 3])
+    assert_same(bank, bank_of(patches, text, range(4), k=3, batch=4))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu():  # pragma: no cover
+    patches, text = random_world()
+    ours = bank_of(patches, text, range(24), k=20, batch=5)
+    theirs = bank_of(patches.cuda(), text.cuda(), range(24), k=20, batch=7)
+    assert theirs.features.is_cuda
+    for name in ("labels", "image_id", "patch_index", "features"):
+        assert torch.equal(getattr(theirs, name).cpu(), getattr(ours, name)), name
+    torch.testing.assert_close(theirs.entropy.cpu(), ours.entropy)
+
+
+def unit(*shape):
+    return normalize(torch.ones(*shape), dim=-1)
+
+
+def spoilt(value):
+    patches = unit(2, 3, 4)
+    patches[1, 2, 0] = value
+    return patches
+
+
+@pytest.mark.parametrize(
+    ("patches", "text", "ids", "message"),
+    [
+        (unit(3, 4), TEXT, [0], r"must be \[B, N, D\]"),
+        (unit(2, 3, 4), TEXT[:2], [0, 1], r"text must be \[C, D\] = \[3, 4\]"),
+        (unit(2, 3, 4), TEXT, [0], "must be 2 integers"),
+        (unit(2, 3, 4), TEXT, [0.0, 1.0], "must be 2 integers"),
+        (unit(2, 3, 4), TEXT, [4, 4], "repeat within a batch"),
+        (spoilt(float("nan")), TEXT, [8, 17], "image 17 hold NaN or infinite"),
+        (spoilt(float("inf")), TEXT, [8, 17], "image 17 hold NaN or infinite"),
+        (unit(2, 3, 4), TEXT * float("nan"), [0, 1], "text features hold NaN"),
+        (3 * unit(2, 3, 4), TEXT, [0, 1], "of unit length"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(patches, text, ids, message):
+    bank = PatchBank(3, k=2)
+    with pytest.raises(ValueError, match=message):
+        bank.update(patches, text, ids)
+    assert len(bank) == 0
+
+
+def test_many_bad_images_are_named_and_counted():
+    with pytest.raises(ValueError, match="image 0, 1, 2, 3, 4 and 3 more hold NaN"):
+        PatchBank(3).update(torch.full((8, 2, 4), torch.nan), TEXT, range(8))
+
+
+def test_an_image_id_cannot_be_used_twice():
+    bank, other = PatchBank(3), PatchBank(3)
+    bank.update(unit(2, 3, 4), TEXT, [3, 4])
+    other.update(unit(2, 3, 4), TEXT, [4, 5])
+    with pytest.raises(ValueError, match="Image id 4 is in the bank already"):
+        bank.update(unit(2, 3, 4), TEXT, [4, 5])
+    with pytest.raises(ValueError, match="Image id 4 is in the bank already"):
+        bank.merge(other)
+
+
+def test_banks_of_different_kinds_do_not_merge():
+    with pytest.raises(ValueError, match="same"):
+        PatchBank(3, k=2).merge(PatchBank(3, k=3))
+    bank = PatchBank(3)
+    bank.update(unit(1, 3, 4), TEXT, [0])
+    with pytest.raises(ValueError, match="width 4, the new ones have 5"):
+        bank.update(unit(1, 3, 5), unit(3, 5), [1])
+
+
+@pytest.mark.parametrize(("n_classes", "k"), [(0, 1), (1, 0)])
+def test_a_bank_needs_a_class_and_a_patch(n_classes, k):
+    with pytest.raises(ValueError, match="at least one class and one patch"):
+        PatchBank(n_classes, k)
+
+
+def test_probabilities_by_hand():
+    p = patch_probabilities(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
+    ratio = math.exp(60 * (0.6 - 1.0))
+    torch.testing.assert_close(p, torch.tensor([[[1 / (1 + ratio), ratio / (1 + ratio)]]]))
+
+
+def test_entropy_is_in_nats():
+    p = torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]])
+    torch.testing.assert_close(entropy(p), torch.tensor([0.0, math.log(4), math.log(2)]))
