@@ -1,0 +1,169 @@
+"""The GDA against its formulas, scikit-learn's LDA and scikit-learn's rules."""
+
+import numpy as np
+import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.utils.estimator_checks import check_estimator
+
+from piaa_utils.gda import GaussianDiscriminantAnalysis
+
+
+def rows(n=90, width=7, n_classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(n) % n_classes)
+    noise = rng.normal(size=(n, width)) * rng.uniform(1, 3, width)
+    X = rng.normal(size=(n_classes, width))[y] + noise
+    return X, y, rng.uniform(0.05, 1.0, n)
+
+
+def literal(X, y, p, prototypes):
+    """The paper's formulas, one by one, as they stand."""
+    n_classes, D = prototypes.shape
+    mu = np.array(prototypes, dtype=np.float64)
+    for c in range(n_classes):
+        if np.any(y == c):
+            mu[c] = sum(p[i] * X[i] for i in np.flatnonzero(y == c)) / sum(p[y == c])
+    Z = np.array([X[i] - mu[y[i]] for i in range(len(X))])
+    n = len(Z)
+    Sigma = np.cov(Z, rowvar=False, ddof=1)
+    Omega = D * np.linalg.inv((n - 1) * Sigma + np.trace(Sigma) * np.eye(D))
+    W = Omega @ mu.T
+    b = np.array([np.log(1 / n_classes) - 0.5 * mu[c] @ Omega @ mu[c] for c in range(n_classes)])
+    return mu, Omega, W, b
+
+
+@pytest.mark.parametrize("n", [90, 5])  # 5 rows in 7 dimensions: the covariance is singular
+def test_the_papers_formulas(n):
+    X, y, p = rows(n)
+    prototypes = np.random.default_rng(1).normal(size=(5, 7))  # classes 3 and 4 have no rows
+    gda = GaussianDiscriminantAnalysis(prototypes, weigh_covariance=False).fit(X, y, p)
+    mu, Omega, W, b = literal(X, y, p, prototypes)
+    np.testing.assert_allclose(gda.means_, mu, rtol=1e-12)
+    np.testing.assert_allclose(gda.precision_, Omega, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(gda.coef_.T, W, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(gda.intercept_, b, rtol=1e-9)
+    np.testing.assert_allclose(gda.decision_function(X), X @ W + b, rtol=1e-9, atol=1e-10)
+    np.testing.assert_array_equal(gda.means_[3:], prototypes[3:])
+    np.testing.assert_array_equal(gda.classes_, range(5))
+
+
+def test_float32_features_are_computed_in_float64():
+    X, y, p = rows()
+    X = X.astype(np.float32)
+    gda = GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X, y, p)
+    W = literal(X.astype(np.float64), y, p, np.zeros((3, 7)))[2]
+    assert gda.coef_.dtype == np.float64
+    np.testing.assert_allclose(gda.coef_.T, W, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("shrinkage", [None, 0.0, 0.3, 1.0])
+@pytest.mark.parametrize("priors", [None, [0.2, 0.3, 0.5]])
+def test_scikit_learns_lda(shrinkage, priors):
+    X, y, _ = rows()  # as many rows of each class, so that LDA's mean of covariances is the pooled
+    uniform = np.full(3, 1 / 3)
+    gda = GaussianDiscriminantAnalysis(priors=priors, shrinkage=shrinkage).fit(X, y)
+    lda = LinearDiscriminantAnalysis("lsqr", shrinkage=shrinkage, priors=uniform).fit(X, y)
+    np.testing.assert_allclose(gda.coef_, lda.coef_, rtol=1e-8)
+    # LDA weighs the covariances by the priors as well: ours only shift the intercept.
+    shift = np.log(uniform if priors is None else priors) - np.log(uniform)
+    np.testing.assert_allclose(gda.intercept_, lda.intercept_ + shift, rtol=1e-8)
+    if priors is None:
+        np.testing.assert_allclose(gda.predict_proba(X), lda.predict_proba(X), rtol=1e-7)
+
+
+def test_scikit_learns_lda_with_unequal_classes_and_their_priors():
+    X, y, _ = rows()
+    X, y = X[(y > 0) | (np.arange(90) < 30)], y[(y > 0) | (np.arange(90) < 30)]
+    priors = np.bincount(y) / len(y)
+    gda = GaussianDiscriminantAnalysis(priors=priors, shrinkage=0.2).fit(X, y)
+    lda = LinearDiscriminantAnalysis("lsqr", shrinkage=0.2).fit(X, y)
+    np.testing.assert_allclose(gda.decision_function(X), lda.decision_function(X), rtol=1e-7)
+
+
+def test_the_papers_shrinkage_is_ldas_up_to_a_factor():
+    X, y, _ = rows()
+    n, D = X.shape
+    ours = GaussianDiscriminantAnalysis().fit(X, y).precision_
+    theirs = GaussianDiscriminantAnalysis(shrinkage=D / (n - 1 + D)).fit(X, y).precision_
+    factor = D / (n - 1 + D) * (n - 1) / n  # the last quotient: divisor n against n - 1
+    np.testing.assert_allclose(ours, factor * theirs, rtol=1e-9, atol=1e-14)
+
+
+def test_weights_count_rows_unless_told_otherwise():
+    X, y, _ = rows()
+    counts = np.random.default_rng(3).integers(0, 4, len(X))
+    again = np.repeat(np.arange(len(X)), counts)
+    for shrinkage in ("kubokawa", 0.1):
+        weighed = GaussianDiscriminantAnalysis(shrinkage=shrinkage).fit(X, y, counts)
+        repeated = GaussianDiscriminantAnalysis(shrinkage=shrinkage).fit(X[again], y[again])
+        np.testing.assert_allclose(weighed.coef_, repeated.coef_, rtol=1e-9)
+    means_only = GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X, y, counts)
+    np.testing.assert_allclose(means_only.means_, weighed.means_, rtol=1e-12)
+    assert np.abs(means_only.coef_ / repeated.coef_ - 1).max() > 0.01
+
+
+def test_the_scale_of_membership_weights_is_irrelevant():
+    X, y, p = rows()
+    a = GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X, y, p)
+    b = GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X, y, p / 1000)
+    np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-9)
+
+
+def test_scikit_learns_rules():
+    check_estimator(GaussianDiscriminantAnalysis(), on_skip=None)
+    check_estimator(
+        GaussianDiscriminantAnalysis(weigh_covariance=False),
+        on_skip=None,
+        expected_failed_checks={
+            "check_sample_weight_equivalence_on_dense_data": "the paper's weights are no counts"
+        },
+    )
+
+
+def test_two_classes():
+    X, y, _ = rows(n_classes=2)
+    gda = GaussianDiscriminantAnalysis().fit(X, np.array(["cat", "dog"])[y])
+    logits = X @ gda.coef_.T + gda.intercept_
+    np.testing.assert_allclose(gda.decision_function(X), logits[:, 1] - logits[:, 0])
+    np.testing.assert_allclose(gda.predict_proba(X).sum(axis=1), 1.0)
+    np.testing.assert_array_equal(gda.predict(X) == "dog", gda.decision_function(X) > 0)
+
+
+def test_without_scatter_the_nearest_mean_decides():
+    X = np.array([[0.1, 0.2], [0.9, 0.4], [0.9, 0.4]])
+    with pytest.warns(UserWarning, match="the identity stands in for the precision"):
+        gda = GaussianDiscriminantAnalysis().fit(X, [0, 1, 1], [0.3, 0.1, 0.2])
+    np.testing.assert_array_equal(gda.precision_, np.eye(2))
+    np.testing.assert_array_equal(gda.predict([[0.2, 0.1], [0.8, 0.5]]), [0, 1])
+    with pytest.warns(UserWarning, match="identity"):
+        GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X[:1], [0])
+
+
+X, Y, P = rows(12)
+NAN = np.where(np.arange(7) == 2, np.nan, X)
+
+
+@pytest.mark.parametrize(
+    ("options", "X", "y", "weights", "message"),
+    [
+        ({}, NAN, Y, None, "contains NaN"),
+        ({}, X, Y, P[:3], "one number for each of the 12 rows"),
+        ({}, X, Y, -P, "finite, 0 or more, and not all zero"),
+        ({}, X, Y, 0 * P, "finite, 0 or more, and not all zero"),
+        ({}, X, Y, P * np.nan, "finite, 0 or more, and not all zero"),
+        ({}, X, Y, P / P.sum() / 2, "sums to 0.5, and counts rows"),
+        ({"prototypes": np.zeros((3, 6))}, X, Y, None, "as wide as X: got shape"),
+        ({"prototypes": np.full((3, 7), np.nan)}, X, Y, None, "must be a finite"),
+        ({"prototypes": np.zeros((2, 7))}, X, Y, None, r"integers 0 to 1: got \[2\]"),
+        ({"priors": [0.5, 0.5]}, X, Y, None, "3 positive numbers that sum to 1"),
+        ({"priors": [0.5, 0.5, 0.5]}, X, Y, None, "3 positive numbers that sum to 1"),
+        ({"priors": [0.5, 0.5, 0.0]}, X, Y, None, "3 positive numbers that sum to 1"),
+        ({"shrinkage": "auto"}, X, Y, None, "shrinkage must be"),
+        ({"shrinkage": 1.5}, X, Y, None, "shrinkage must be"),
+        ({"shrinkage": None}, X[:6], Y[:6], None, "cannot be inverted with shrinkage=None"),
+        ({"shrinkage": 0.0}, np.c_[X, np.ones(12)], Y, None, "cannot be inverted"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(options, X, y, weights, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianDiscriminantAnalysis(**options).fit(X, y, weights)
