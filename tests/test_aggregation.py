@@ -1,0 +1,139 @@
+"""PAA and its alternatives against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from piaa_utils.aggregation import (
+    POOLINGS,
+    cls_scores,
+    paa,
+    patch_scores,
+    pool,
+    spatial_evidence,
+    spatial_softmax,
+)
+from piaa_utils.constants import CONSTANTS
+
+
+def softmax(values):
+    exps = [math.exp(v) for v in values]
+    return [e / sum(exps) for e in exps]
+
+
+# Two patches, three classes.
+LOGITS = [[50.0, 10.0, -20.0], [0.0, 40.0, 5.0]]
+CLS = [0.6, 0.8]
+TEXT = [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]
+
+
+def by_hand(s=80.0, m=200.0, temperature=500.0, share=0.1, second=True):
+    g = [softmax([v / temperature for v in patch]) for patch in LOGITS]
+    e = [max(g[0][c], g[1][c]) for c in range(3)]
+    s_patch = softmax([m * v for v in e]) if second else e
+    s_cls = softmax([s * sum(a * b for a, b in zip(CLS, t, strict=True)) for t in TEXT])
+    return [(1 - share) * p + share * q for p, q in zip(s_patch, s_cls, strict=True)]
+
+
+def run(**options):
+    return paa(torch.tensor([LOGITS]), torch.tensor([CLS]), torch.tensor(TEXT), **options)
+
+
+def close(ours, expected):
+    torch.testing.assert_close(ours, torch.tensor(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_paa_by_hand():
+    close(run(), [by_hand()])
+    close(run(cls_scale=10.0, patch_scale=400.0), [by_hand(s=10.0, m=400.0)])
+    close(run(evidence_temperature=20.0, cls_weight=0.3), [by_hand(temperature=20.0, share=0.3)])
+    close(run(second_softmax=False), [by_hand(second=False)])
+    torch.testing.assert_close(run().sum(), torch.tensor(1.0))
+
+
+def test_the_default_scales_are_vocs():
+    assert torch.equal(run(), run(cls_scale=80.0, patch_scale=200.0))
+
+
+def test_cls_alone_and_patches_alone():
+    alone = cls_scores(torch.tensor([CLS]), torch.tensor(TEXT), 80.0)
+    assert torch.equal(run(cls_weight=1.0), alone)
+    evidence = spatial_evidence(spatial_softmax(torch.tensor([LOGITS])))
+    assert torch.equal(run(cls_weight=0.0), patch_scores(evidence, 200.0))
+
+
+def test_each_step_by_hand():
+    g = spatial_softmax(torch.tensor(LOGITS))
+    close(g, [softmax([v / 500 for v in patch]) for patch in LOGITS])
+    assert spatial_evidence(g).tolist() == [g[0, 0].item(), g[1, 1].item(), g[1, 2].item()]
+    close(patch_scores(torch.tensor([0.36, 0.35]), 400.0), softmax([4.0, 0.0]))
+    close(cls_scores(torch.tensor(CLS), torch.tensor(TEXT), 10.0), softmax([6.0, 8.0, 9.6]))
+
+
+def test_each_image_stands_alone_and_patches_have_no_order():
+    generator = torch.Generator().manual_seed(0)
+    logits = 20 * torch.randn(5, 9, 3, generator=generator)
+    cls = torch.nn.functional.normalize(torch.randn(5, 2, generator=generator), dim=-1)
+    scores = paa(logits, cls, torch.tensor(TEXT))
+    torch.testing.assert_close(paa(logits[3:4], cls[3:4], torch.tensor(TEXT)), scores[3:4])
+    shuffled = logits[:, torch.randperm(9, generator=generator)]
+    torch.testing.assert_close(paa(shuffled, cls, torch.tensor(TEXT)), scores)
+
+
+def test_pooling_by_hand():
+    scores = torch.tensor([[1.0, 0.0], [2.0, 0.0], [6.0, 3.0], [3.0, 1.0]])
+    assert pool(scores, "mean").tolist() == [3.0, 1.0]
+    assert pool(scores, "max").tolist() == [6.0, 3.0]
+    assert pool(scores, "topk", k=2).tolist() == [4.5, 2.0]
+    lse = [math.log(sum(math.exp(2 * v) for v in column) / 4) / 2
+           for column in ([1, 2, 6, 3], [0, 0, 3, 1])]  # fmt: skip
+    close(pool(scores, "lse", sharpness=2.0), lse)
+
+
+def test_pooling_between_the_extremes():
+    scores = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0))
+    mean, top = pool(scores, "mean"), pool(scores, "max")
+    torch.testing.assert_close(pool(scores, "topk", k=8), mean)
+    torch.testing.assert_close(pool(scores, "topk", k=99), mean)
+    torch.testing.assert_close(pool(scores, "topk", k=1), top)
+    torch.testing.assert_close(pool(scores, "lse", sharpness=1e-2), mean, atol=1e-1, rtol=0)
+    torch.testing.assert_close(pool(scores, "lse", sharpness=1e4), top, atol=1e-3, rtol=0)
+    assert all(pool(scores, how).shape == (3, 4) for how in POOLINGS)
+
+
+def test_the_scales_of_the_release():
+    table = {name: tuple(values.values()) for name, values in CONSTANTS.items() if name != "mini"}
+    assert table == {
+        "voc07": (80, 200, 100),
+        "voc12": (80, 200, 100),
+        "coco": (80, 400, 0.01),
+        "nus": (10, 400, 500),
+    }
+    assert all(
+        list(values) == ["cls_scale", "patch_scale", "purify_temperature"]
+        for values in CONSTANTS.values()
+    )
+
+
+def test_bad_input_is_refused_in_one_sentence():
+    logits, cls, text = torch.zeros(2, 4, 3), torch.zeros(2, 5), torch.zeros(3, 5)
+    with pytest.raises(ValueError, match=r"logits must be \[B, N, C\]"):
+        paa(logits[0], cls, text)
+    with pytest.raises(ValueError, match=r"cls \[B, D\]"):
+        paa(logits, cls[:1], text)
+    with pytest.raises(ValueError, match="3 classes and the text 2"):
+        paa(logits, cls, text[:2])
+    with pytest.raises(ValueError, match="share from 0 to 1"):
+        paa(logits, cls, text, cls_weight=1.5)
+    for spoil in (logits, cls):
+        spoil[1, ..., 0] = torch.nan
+        with pytest.raises(ValueError, match="Image 1 of the batch has NaN"):
+            paa(logits, cls, text)
+        spoil[1, ..., 0] = 0.0
+    with pytest.raises(ValueError, match="how must be one of"):
+        pool(logits, "median")
+    with pytest.raises(ValueError, match="k must be 1 or more"):
+        pool(logits, "topk", k=0)
+    with pytest.raises(ValueError, match="sharpness must be above 0"):
+        pool(logits, "lse", sharpness=0.0)
