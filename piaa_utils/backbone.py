@@ -297,8 +297,10 @@ def resize_positions(visual: VisionTransformer, image_size: int) -> None:
     if image_size <= 0 or image_size % patch:
         raise ValueError(f"image_size={image_size} must be a multiple of the patch size, {patch}.")
     grid = image_size // patch
-    cls, patches = visual.positional_embedding.detach().float().split(
-        [1, len(visual.positional_embedding) - 1]
+    cls, patches = (
+        visual.positional_embedding.detach()
+        .float()
+        .split([1, len(visual.positional_embedding) - 1])
     )
     patches = patches.T.unflatten(1, visual.grid_size)[None]  # [1, D_v, g, g]
     patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True)

@@ -57,11 +57,15 @@ BACKGROUND = -1  # no object of the class list
 VOID = -2  # PASCAL's unlabelled border (palette index 255), to be left out of measurements
 
 
-def __getattr__(name: str) -> tuple[str, ...]:
-    """Read ``MINI60``, the mini world's long class list, from the data when it is asked for."""
-    if name == "MINI60":
-        return _read_names(data_dir() / "mini_scenes" / "classes60.txt", "the mini world's classes")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def mini_long_classes() -> tuple[str, ...]:
+    """Return the mini world's second, COCO-like class list: VOC's 20 and 51 more.
+
+    >>> names = mini_long_classes()
+    >>> len(names), names[:20] == VOC_CLASSES, names[20:23]
+    (71, True, ('truck', 'traffic light', 'taxi'))
+    """
+    names = _read_names(data_dir() / "mini_scenes" / "labels.txt", "the mini world's classes")
+    return tuple(name for name in names if name != "other")  # objects of no listed class
 
 
 def data_dir() -> Path:
@@ -94,7 +98,7 @@ def mini_scenes(split: str, class_names: Sequence[str] = MINI_CLASSES) -> VOCLay
     Args:
         split: "learn" (for learning without labels), "test", or "test_unseen" (drawn in an art
             style that the mini-CLIP never saw).
-        class_names: ``MINI_CLASSES`` (the 20 of VOC) or ``MINI60``.
+        class_names: ``MINI_CLASSES`` (the 20 of VOC) or ``mini_long_classes()`` (71).
     """
     return VOCLayout(data_dir() / "mini_scenes", split, class_names)
 

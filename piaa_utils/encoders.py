@@ -84,9 +84,7 @@ def encode(
 # The trunk: blocks 1 to L - 1
 
 
-def run_trunk(
-    backbone: Backbone, images: Tensor, encoders: Sequence[str] | None = None
-) -> Trunk:
+def run_trunk(backbone: Backbone, images: Tensor, encoders: Sequence[str] | None = None) -> Trunk:
     """Run blocks 1 to L - 1 on images [B, 3, S, S], and the last block's ln_1 and q, k, v.
 
     Of the block outputs, those that the named encoders read are kept; by default, all.
@@ -265,9 +263,7 @@ def scclip(backbone: Backbone, trunk: Trunk) -> Tensor:
     y = affinity @ y
     # 9. z = h_4 + ... + h_10: y <- y + R_beta (attn(z) + 0.3 CLS of z)
     z = sum(hidden.values())
-    y = y + affinity @ (
-        calibrated_attention(block, z[:, 1:], softmax_g) + CLS_SHARE * z[:, :1]
-    )
+    y = y + affinity @ (calibrated_attention(block, z[:, 1:], softmax_g) + CLS_SHARE * z[:, :1])
     # 10. Into the joint embedding.
     return project(backbone, y)
 
@@ -309,7 +305,7 @@ def lof(patches: Tensor, k: int = NEIGHBOURS) -> Tensor:
     distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # itself excluded
     nearest, neighbours = distances.topk(k, largest=False, sorted=False)  # [B, N, k]
     tiny = torch.finfo(patches.dtype).tiny  # equal patches: all factors 1
-    lrd = k / nearest.amax(-1).clamp_min(tiny ** 0.5)
+    lrd = k / nearest.amax(-1).clamp_min(tiny**0.5)
     lrd_neighbours = lrd[:, None].expand(-1, count, -1).gather(2, neighbours)
     return lrd_neighbours.mean(-1) / lrd
 

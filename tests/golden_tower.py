@@ -67,7 +67,9 @@ def seeded_images(count: int, seed: int, size: int = 224) -> torch.Tensor:
     """Return images of a coarse (7 x 7) and a fine (28 x 28) random pattern."""
     random = np.random.RandomState(seed)
     low, high = (
-        random.standard_normal((count, 3, n, n)).astype(np.float32).repeat(size // n, 2)
+        random.standard_normal((count, 3, n, n))
+        .astype(np.float32)
+        .repeat(size // n, 2)
         .repeat(size // n, 3)
         for n in (7, 28)
     )

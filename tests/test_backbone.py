@@ -185,9 +185,10 @@ def test_text_of_several_templates_is_the_mean_of_units(words):
 def test_text_of_many_classes(words):
     names = [f"thing {i}" for i in range(300)]
     text = words.encode_text(names)
-    torch.testing.assert_close(text[[0, 255, 256, 299]], words.encode_text(
-        ["thing 0", "thing 255", "thing 256", "thing 299"]
-    ))
+    torch.testing.assert_close(
+        text[[0, 255, 256, 299]],
+        words.encode_text(["thing 0", "thing 255", "thing 256", "thing 299"]),
+    )
 
 
 @pytest.mark.parametrize(

@@ -316,8 +316,8 @@ def test_data_dir_can_be_moved_by_the_environment(tmp_path, monkeypatch):
     write_voc(tmp_path / "mini_scenes", {"a": [("cat", 0)]}, split="learn")
     assert names_of(mini_scenes("learn"), 0) == ["cat"]
     assert mini_scenes("learn", ["cat"]).labels.tolist() == [[1]]
-    (tmp_path / "mini_scenes/classes60.txt").write_text("cat\npizza\n")
-    assert datasets.MINI60 == ("cat", "pizza")
+    (tmp_path / "mini_scenes/labels.txt").write_text("cat\npizza\nother\n")
+    assert datasets.mini_long_classes() == ("cat", "pizza")
 
 
 def test_data_dir_that_does_not_exist_is_named(tmp_path, monkeypatch):
@@ -336,7 +336,5 @@ def test_installed_without_its_data(tmp_path, monkeypatch):
 
 def test_missing_class_list_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PIAA_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=re.escape("classes60.txt")):
-        _ = datasets.MINI60
-    with pytest.raises(AttributeError, match="MINI61"):
-        _ = datasets.MINI61
+    with pytest.raises(FileNotFoundError, match=re.escape("labels.txt")):
+        datasets.mini_long_classes()

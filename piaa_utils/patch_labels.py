@@ -1,0 +1,42 @@
+"""What each patch shows, from pixel masks: for measuring, never for learning."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from piaa_utils.datasets import BACKGROUND
+
+MIXED = -3  # no class and not the background either covers enough of the patch
+
+
+def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
+    """The class of each patch: the one that covers at least `share` of its pixels.
+
+    Parameters
+    ----------
+    mask : int [S, S], class index of each pixel, negative where there is none (``VOCLayout.masks``).
+    grid : g, patches along a side; S must be a multiple of it.
+    share : least share of the patch's pixels, above 0.
+
+    Returns
+    -------
+    int [g*g], row by row: class index, ``BACKGROUND`` or ``MIXED``.
+
+    Examples
+    --------
+    >>> mask = np.full((4, 4), BACKGROUND)
+    >>> mask[:2, :2], mask[0, 2] = 7, 5
+    >>> patch_labels(mask, grid=2).tolist()
+    [7, -1, -1, -1]
+    >>> patch_labels(mask, grid=2, share=0.9).tolist()
+    [7, -3, -1, -1]
+    """
+    side = mask.shape[0] // grid
+    if mask.shape != (side * grid, side * grid):
+        raise ValueError(f"A mask of shape {mask.shape} does not divide into {grid} x {grid}.")
+    patches = mask.reshape(grid, side, grid, side).swapaxes(1, 2).reshape(grid * grid, -1)
+    labels = np.full(grid * grid, MIXED)
+    for value in np.unique(mask):
+        covered = (patches == value).mean(axis=1)
+        labels[covered >= share] = value
+    return labels

@@ -1,0 +1,354 @@
+"""PIAA, the three steps joined: encode patches, learn a classifier from them, aggregate.
+
+fit       unlabelled images -> patches -> bank (selection) -> W, b (Gaussian discriminant)
+predict   image -> patches and [CLS] -> x.W + b for each patch -> one score for each class
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from piaa_utils.aggregation import paa, spatial_softmax
+from piaa_utils.backbone import MINI, Backbone, load_backbone
+from piaa_utils.constants import (
+    BANK_SIZE,
+    CLS_WEIGHT,
+    CONSTANTS,
+    EVIDENCE_TEMPERATURE,
+    SELECTION_TEMPERATURE,
+)
+from piaa_utils.datasets import MINI_CLASSES
+from piaa_utils.encoders import encode
+from piaa_utils.images import batches, open_image
+from piaa_utils.purification import learn_classifier
+from piaa_utils.selection import PatchBank
+
+FORMAT = 1  # of saved classifiers
+
+
+class PIAA(BaseEstimator):
+    """Multi-label recognition with a frozen CLIP, learned from unlabelled images (PIAA).
+
+    Parameters
+    ----------
+    class_names : C >= 2 different names; they go into the templates.
+    backbone : "mini", an open_clip architecture, an open_clip model, or a ``Backbone`` that
+        :func:`piaa_utils.backbone.load_backbone` made.
+    pretrained : weights of the backbone, as for ``load_backbone``.
+    encoder : a patch encoder of ``piaa_utils.encoders.ENCODERS``.
+    templates : prompts with ``{}``; one in the paper.
+    n_select : K, patches kept for each class; 512 in the paper.
+    purify, purify_temperature : Stage II, see :func:`piaa_utils.purification.purify`.
+    cls_scale, patch_scale : s and m of the aggregation; by default those for VOC and the mini
+        world. ``piaa_utils.constants.CONSTANTS`` has the paper's other data sets.
+    cls_weight : share of [CLS] in the score; 0.1 in the paper.
+    batch_size : images encoded at once; changes speed and memory, never a result.
+    device : None takes a GPU where there is one.
+    progress : whether work longer than two seconds shows a bar.
+
+    Attributes
+    ----------
+    backbone_ : the ``Backbone``.
+    text_ : [C, D] unit text features.
+    coef_ : [C, D] and intercept_ : [C], the visual classifier (W transposed, and b).
+    report_ : what each stage kept for each class, see ``learn_classifier``.
+    skipped_ : (index, name, reason) of the images that the last call could not read.
+
+    Examples
+    --------
+    >>> from piaa_utils.datasets import mini_scenes
+    >>> images = mini_scenes("val").paths[:8]
+    >>> piaa = PIAA(["cat", "dog", "person"], n_select=32).fit(images)
+    >>> piaa.predict_proba(images).shape, piaa.patch_scores(images[0]).shape
+    ((8, 3), torch.Size([3, 14, 14]))
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str] = MINI_CLASSES,
+        backbone: Any = MINI,
+        pretrained: str | Path | None = None,
+        encoder: str = "scclip",
+        templates: Sequence[str] = ("a photo of a {}",),
+        n_select: int = BANK_SIZE,
+        purify: str | None = "released",
+        purify_temperature: float = CONSTANTS["mini"]["purify_temperature"],
+        cls_scale: float = CONSTANTS["mini"]["cls_scale"],
+        patch_scale: float = CONSTANTS["mini"]["patch_scale"],
+        cls_weight: float = CLS_WEIGHT,
+        batch_size: int = 32,
+        device: str | None = None,
+        progress: bool = True,
+    ):
+        self.class_names = class_names
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.encoder = encoder
+        self.templates = templates
+        self.n_select = n_select
+        self.purify = purify
+        self.purify_temperature = purify_temperature
+        self.cls_scale = cls_scale
+        self.patch_scale = patch_scale
+        self.cls_weight = cls_weight
+        self.batch_size = batch_size
+        self.device = device
+        self.progress = progress
+
+    def fit(self, images: object, y: object = None) -> PIAA:
+        """Learn the visual classifier from images without labels (PVCL, Stages I to III).
+
+        Parameters
+        ----------
+        images : a folder, paths, PIL images or a Dataset, see ``piaa_utils.images.list_images``.
+        y : not used; here for scikit-learn's conventions.
+
+        Raises
+        ------
+        ValueError
+            On bad class names, no images, or an option out of range.
+        UnreadableImage
+            If not one of the images can be read; single ones are skipped, named in a warning and
+            listed in ``skipped_``.
+        """
+        return self.fit_bank(self.select(images))
+
+    def select(self, images: object) -> PatchBank:
+        """Stage I's bank of the images' lowest-entropy patches, which ``fit`` learns from.
+
+        Banks of parts of a collection can be merged if their image ids differ: see ``PatchBank``.
+        """
+        self._prepare()
+        bank = PatchBank(len(self.class_names), self.n_select, SELECTION_TEMPERATURE)
+        for indices, features in self._encoded(images, "selecting patches"):
+            bank.update(features[self.encoder], self.text_, indices)
+        return bank
+
+    def fit_bank(self, bank: PatchBank) -> PIAA:
+        """Learn the visual classifier from a bank of patches (PVCL, Stages I to III)."""
+        self._prepare()
+        W, b, self.report_ = learn_classifier(
+            bank, self.text_, self.purify, self.purify_temperature, class_names=self.class_names
+        )
+        self.coef_, self.intercept_ = W.T.contiguous(), b
+        return self
+
+    def predict_proba(self, images: object) -> np.ndarray:
+        """Scores of images: float32 [n, C], from 0 to 1, the classes of an image sum to 1 (PAA).
+
+        They rank images for each class, and classes for each image. A row of an unreadable image
+        is NaN, and the image is named in a warning and listed in ``skipped_``.
+        """
+        self._check_fitted()
+        rows: dict[int, Tensor] = {}
+        for indices, features in self._encoded(images, "recognising"):
+            scores = self.score_features(features[self.encoder], features["cls"])
+            rows.update(zip(indices, scores.cpu(), strict=True))
+        out = np.full((len(rows) + len(self.skipped_), len(self.class_names)), np.nan, np.float32)
+        for index, row in rows.items():
+            out[index] = row
+        return out
+
+    def score_features(self, patches: Tensor, cls: Tensor) -> Tensor:
+        """PAA on features: unit patches [B, N, D] and unit [CLS] [B, D] to scores [B, C]."""
+        logits = self.decision_function(patches)
+        return paa(
+            logits,
+            cls,
+            self.text_,
+            self.cls_scale,
+            self.patch_scale,
+            EVIDENCE_TEMPERATURE,
+            self.cls_weight,
+        )
+
+    def decision_function(self, patches: Tensor) -> Tensor:
+        """x.W + b of unit patches: [..., D] to [..., C]."""
+        self._check_fitted()
+        return patches @ self.coef_.T + self.intercept_
+
+    def patch_scores(self, image: object) -> Tensor:
+        """The heat maps of one image: [C, g, g], each patch's class probabilities g (PAA).
+
+        Raises
+        ------
+        UnreadableImage
+            If the image cannot be read.
+        """
+        self._check_fitted()
+        pixels = self.backbone_.preprocess(open_image(image))[None]
+        patches = encode(self.backbone_, pixels, self.encoder)[self.encoder][0]
+        g = spatial_softmax(self.decision_function(patches), EVIDENCE_TEMPERATURE)
+        return g.T.unflatten(1, (self.backbone_.grid, -1)).cpu()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the classifier to one safetensors file, its settings in there as JSON.
+
+        The file appears whole or not at all. It holds the class names and the backbone's name and
+        hash, so that ``load`` can refuse what does not fit. The backbone's weights are not in it.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written (no room, no permission); what was there stays.
+        """
+        self._check_fitted()
+        path = Path(path)
+        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SAVED}
+        settings |= {k: list(settings[k]) for k in ("class_names", "templates")}
+        about = {
+            "format": FORMAT,
+            "settings": settings,
+            "backbone": self.backbone_.name,
+            "weights_hash": self.backbone_.weights_hash,
+            "report": self.report_,
+        }
+        tensors = {"text": self.text_, "coef": self.coef_, "intercept": self.intercept_}
+        tensors = {name: t.cpu().contiguous() for name, t in tensors.items()}
+        part = None
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+                part = Path(file.name)
+            save_file(tensors, part, {"piaa": json.dumps(about)})
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            raise OSError(
+                f"The classifier could not be saved to {path} ({error}): check that the folder "
+                f"exists, may be written to, and has room."
+            ) from error
+        finally:
+            if part is not None:
+                part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        class_names: Sequence[str] | None = None,
+        backbone: Any = None,
+        pretrained: str | Path | None = None,
+        **settings: Any,
+    ) -> PIAA:
+        """Read a saved classifier.
+
+        Parameters
+        ----------
+        path : a file that ``save`` wrote.
+        class_names : the classes you expect; None takes those of the file.
+        backbone, pretrained : None loads the backbone that the file names; one that was made from
+            a model object or a file must be given again.
+        settings : of batch_size, device, progress.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is no saved classifier, or is one for other classes or another backbone.
+        """
+        about, tensors = _read(path)
+        saved = about["settings"]
+        if class_names is not None and list(class_names) != saved["class_names"]:
+            raise ValueError(
+                f"{path} was learned for other classes ({_some(saved['class_names'])}; here "
+                f"{_some(class_names)}): fit one for these, or load it without class_names."
+            )
+        if backbone is None:
+            backbone, _, tag = about["backbone"].partition("/")
+            pretrained = pretrained or tag or None
+        piaa = cls(**saved, backbone=backbone, pretrained=pretrained, **settings)
+        piaa.backbone_ = piaa._load_backbone()
+        if piaa.backbone_.weights_hash != about["weights_hash"]:
+            raise ValueError(
+                f"{path} was learned with the backbone {about['backbone']}, whose weights are not "
+                f"those of {piaa.backbone_.name} here: load it with that backbone, or fit anew."
+            )
+        device = piaa.backbone_.device
+        piaa.text_, piaa.coef_, piaa.intercept_ = (
+            tensors[name].to(device) for name in ("text", "coef", "intercept")
+        )
+        piaa.report_, piaa.skipped_ = about["report"], []
+        return piaa
+
+    def _prepare(self) -> None:
+        """Load the backbone and the text features, once for the same settings."""
+        check_class_names(self.class_names)
+        key = (self.backbone, self.pretrained, self.device, *self.class_names, *self.templates)
+        if getattr(self, "_prepared", None) != key:
+            self.backbone_ = self._load_backbone()
+            self.text_ = self.backbone_.encode_text(self.class_names, self.templates)
+            self._prepared = key
+
+    def _load_backbone(self) -> Backbone:
+        if isinstance(self.backbone, Backbone):
+            return self.backbone
+        return load_backbone(self.backbone, self.pretrained, self.device)
+
+    def _encoded(self, images: object, desc: str):
+        """(indices, features) of each batch; what cannot be read goes to ``skipped_``."""
+        stream = batches(images, self.backbone_.preprocess, self.batch_size, self.progress, desc)
+        for indices, pixels in stream:
+            yield indices, encode(self.backbone_, pixels, self.encoder)
+        self.skipped_ = stream.skipped
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "coef_"):
+            raise ValueError(
+                "This PIAA has no classifier yet: call fit(images) or PIAA.load(path)."
+            )
+
+
+_NOT_SAVED = ("backbone", "pretrained", "batch_size", "device", "progress")
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Refuse class lists that cannot give a meaningful score.
+
+    Raises
+    ------
+    ValueError
+        On one string instead of a list, fewer than two names, an empty or a repeated one.
+    """
+    if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+        raise ValueError(f"class_names must be a list of strings: got {class_names!r}.")
+    if len(class_names) < 2:
+        raise ValueError(
+            f"PIAA compares classes and needs two or more, not {list(class_names)}: add what else "
+            f"the images may show, such as 'background'."
+        )
+    if not all(name.strip() for name in class_names):
+        raise ValueError(f"A class name is empty: {list(class_names)}.")
+    repeated = sorted({name for name in class_names if list(class_names).count(name) > 1})
+    if repeated:
+        raise ValueError(f"Class names must differ, but these repeat: {', '.join(repeated)}.")
+
+
+def _read(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no saved classifier {path}: check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["piaa"])
+            return about, {name: file.get_tensor(name) for name in ("text", "coef", "intercept")}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit and save "
+            f"it again."
+        ) from error
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,198 @@
+"""The estimator: fit, predict, heat maps, save and load, and what it says to bad input."""
+
+import errno
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+
+from piaa_utils import pipeline
+from piaa_utils.aggregation import paa
+from piaa_utils.backbone import load_backbone
+from piaa_utils.datasets import mini_scenes
+from piaa_utils.encoders import encode
+from piaa_utils.images import UnreadableImage
+from piaa_utils.pipeline import PIAA
+from piaa_utils.purification import learn_classifier
+from piaa_utils.selection import PatchBank
+
+NAMES = ["cat", "dog", "person", "chair"]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def paths():
+    return mini_scenes("val").paths[:10]
+
+
+@pytest.fixture(scope="module")
+def fitted(backbone, paths):
+    return PIAA(NAMES, backbone=backbone, n_select=40, batch_size=4).fit(paths)
+
+
+def test_fit_and_predict_are_the_paper_s_steps_one_after_the_other(fitted, backbone, paths):
+    pixels = torch.stack([backbone.preprocess(Image.open(p).convert("RGB")) for p in paths])
+    features = encode(backbone, pixels, "scclip")
+    text = backbone.encode_text(NAMES)
+    bank = PatchBank(len(NAMES), 40)
+    bank.update(features["scclip"], text, range(len(paths)))
+    W, b, _ = learn_classifier(bank, text, "released", 100.0)
+    expected = paa(features["scclip"] @ W + b, features["cls"], text, 80.0, 200.0)
+    scores = fitted.predict_proba(paths)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
+
+
+def test_scores_do_not_depend_on_batch_or_order(fitted, paths):
+    scores = fitted.predict_proba(paths)
+    other = clone(fitted).set_params(batch_size=3).fit(paths)
+    np.testing.assert_allclose(other.predict_proba(paths), scores, atol=1e-4)
+    np.testing.assert_allclose(fitted.predict_proba(paths[::-1])[::-1], scores, atol=1e-4)
+
+
+def test_paths_pictures_and_datasets_are_the_same_to_it(fitted, paths):
+    scores = fitted.predict_proba(paths[:3])
+    pictures = [Image.open(p) for p in paths[:3]]
+    np.testing.assert_allclose(fitted.predict_proba(pictures), scores, atol=1e-6)
+    np.testing.assert_allclose(fitted.predict_proba(mini_scenes("val"))[:3], scores, atol=1e-4)
+
+
+def test_merged_banks_give_the_classifier_of_one_pass(fitted, paths, backbone):
+    left, right = (PIAA(NAMES, backbone=backbone, n_select=40) for _ in range(2))
+    first = left.select(paths[:5])
+    second = right.select(paths[5:])
+    second.image_id += 5
+    merged = PIAA(NAMES, backbone=backbone, n_select=40).fit_bank(first.merge(second))
+    np.testing.assert_allclose(merged.coef_, fitted.coef_, atol=1e-3 * float(fitted.coef_.max()))
+
+
+def test_heat_maps_are_the_patches_probabilities(fitted, paths, backbone):
+    maps = fitted.patch_scores(paths[0])
+    assert maps.shape == (4, 14, 14)
+    torch.testing.assert_close(maps.sum(0), torch.ones(14, 14))
+    pixels = backbone.preprocess(Image.open(paths[0]))[None]
+    patches = encode(backbone, pixels, "scclip")["scclip"][0]
+    best = fitted.decision_function(patches).argmax(-1).view(14, 14)
+    assert torch.equal(maps.argmax(0), best)
+
+
+def test_it_is_cloned_and_printed_like_any_estimator(fitted):
+    copy = clone(fitted)
+    assert copy.get_params()["n_select"] == 40 and not hasattr(copy, "coef_")
+    assert "n_select=40" in repr(PIAA(NAMES, n_select=40))
+
+
+def test_unreadable_images_are_named_and_keep_their_row(fitted, paths, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no picture")
+    with pytest.warns(UserWarning, match="1 of 3 images.*broken.jpg"):
+        scores = fitted.predict_proba([paths[0], broken, paths[1]])
+    assert np.isnan(scores).all(axis=1).tolist() == [False, True, False]
+    assert [index for index, _, _ in fitted.skipped_] == [1]
+    np.testing.assert_allclose(scores[[0, 2]], fitted.predict_proba(paths[:2]), atol=1e-5)
+    with pytest.raises(UnreadableImage, match="broken.jpg"):
+        fitted.patch_scores(broken)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "two or more"),
+        (["cat"], "two or more.*'cat'"),
+        (["cat", "dog", "cat"], "repeat: cat"),
+        (["cat", "  "], "is empty"),
+        ("cat", "list of strings"),
+        (["cat", 3], "list of strings"),
+    ],
+)
+def test_bad_class_names_are_refused(names, message, backbone, paths):
+    with pytest.raises(ValueError, match=message):
+        PIAA(names, backbone=backbone).fit(paths)
+
+
+def test_no_images_and_no_fit_are_refused(backbone, tmp_path, paths):
+    with pytest.raises(ValueError, match="no images in the folder"):
+        PIAA(NAMES, backbone=backbone).fit(tmp_path)
+    with pytest.raises(ValueError, match=r"call fit\(images\)"):
+        PIAA(NAMES, backbone=backbone).predict_proba(paths)
+
+
+def test_more_patches_asked_for_than_there_are(backbone, paths):
+    piaa = PIAA(NAMES, backbone=backbone, n_select=10**6, purify=None).fit(paths[:2])
+    assert sum(piaa.report_["selected"]) == 2 * 196
+
+
+def test_a_class_that_no_patch_is_taken_for_falls_back_on_its_text(backbone, paths):
+    names = [*NAMES, "a photo of nothing at all in particular"]
+    with pytest.warns(UserWarning, match="no patch for .*nothing at all"):
+        piaa = PIAA(names, backbone=backbone, purify=None).fit(paths[:1])
+    assert 4 in piaa.report_["text_fallback"]
+    assert np.isfinite(piaa.predict_proba(paths[:2])).all()
+
+
+# Saving and loading
+
+
+def test_a_saved_classifier_scores_the_same(fitted, paths, tmp_path, backbone):
+    fitted.save(tmp_path / "pets.safetensors")
+    loaded = PIAA.load(tmp_path / "pets.safetensors", NAMES, batch_size=2)
+    assert loaded.get_params()["n_select"] == 40 and loaded.class_names == NAMES
+    assert loaded.report_ == json.loads(json.dumps(fitted.report_))
+    scores = fitted.predict_proba(paths)
+    np.testing.assert_allclose(loaded.predict_proba(paths), scores, atol=1e-5)
+    assert list(tmp_path.iterdir()) == [tmp_path / "pets.safetensors"]
+
+
+def test_a_classifier_for_other_classes_or_order_is_refused(fitted, tmp_path):
+    fitted.save(tmp_path / "pets.safetensors")
+    for names in (["cat", "dog"], NAMES[::-1]):
+        with pytest.raises(ValueError, match="learned for other classes.*cat, dog, person, chair"):
+            PIAA.load(tmp_path / "pets.safetensors", names)
+
+
+def test_a_classifier_of_other_weights_is_refused(fitted, tmp_path, backbone):
+    import copy
+
+    model = copy.deepcopy(backbone.model)
+    model.visual.proj.data[0, 0] += 1
+    other = load_backbone(model, device="cpu")
+    fitted.save(tmp_path / "pets.safetensors")
+    with pytest.raises(ValueError, match="learned with the backbone mini, whose weights are not"):
+        PIAA.load(tmp_path / "pets.safetensors", backbone=other)
+
+
+def test_damaged_foreign_and_missing_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no saved classifier.*gone"):
+        PIAA.load(tmp_path / "gone.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(ValueError, match="is no classifier saved by PIAA.save, or is damaged"):
+        PIAA.load(tmp_path / "text.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="is no classifier saved by PIAA.save"):
+        PIAA.load(tmp_path / "foreign.safetensors")
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_litter(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "pets.safetensors"
+    path.write_bytes(b"the old one")
+
+    def full(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipeline, "save_file", full)
+    with pytest.raises(OSError, match="could not be saved to .*pets.*No space left.*has room"):
+        fitted.save(path)
+    assert path.read_bytes() == b"the old one" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError, match="check that the folder exists"):
+        fitted.save(tmp_path / "no folder" / "pets.safetensors")
