@@ -1,1 +1,1 @@
-"""PIAA, step by step: multi-label recognition with a frozen CLIP, from patches, without training."""
+"""PIAA, step by step: multi-label recognition with a frozen CLIP, read patch by patch."""

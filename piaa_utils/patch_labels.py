@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from piaa_utils.datasets import BACKGROUND
-
 MIXED = -3  # no class and not the background either covers enough of the patch
 
 
@@ -14,17 +12,17 @@ def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
 
     Parameters
     ----------
-    mask : int [S, S], class index of each pixel, negative where there is none (``VOCLayout.masks``).
+    mask : int [S, S], class index of each pixel, as ``VOCLayout.masks`` gives it.
     grid : g, patches along a side; S must be a multiple of it.
     share : least share of the patch's pixels, above 0.
 
     Returns
     -------
-    int [g*g], row by row: class index, ``BACKGROUND`` or ``MIXED``.
+    int [g*g], row by row: class index, -1 for background, or ``MIXED``.
 
     Examples
     --------
-    >>> mask = np.full((4, 4), BACKGROUND)
+    >>> mask = np.full((4, 4), -1)  # background
     >>> mask[:2, :2], mask[0, 2] = 7, 5
     >>> patch_labels(mask, grid=2).tolist()
     [7, -1, -1, -1]

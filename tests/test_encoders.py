@@ -416,6 +416,11 @@ def test_similarity_attention_of_each_image_alone():
     torch.testing.assert_close(attention, expected)
 
 
+def test_a_patch_without_direction_attends_to_itself():
+    similarity = torch.tensor([[[0.0, 0.0], [0.0, 1.0]]])  # the first is below the mean throughout
+    torch.testing.assert_close(similarity_attention(similarity)[0], torch.eye(2))
+
+
 def test_constants_are_the_papers():
     assert (module.NEIGHBOURS, module.INLIERS) == (30, 0.95)
     assert (module.BETA, module.CLS_SHARE) == (0.4, 0.3)

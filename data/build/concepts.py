@@ -24,32 +24,35 @@ SKIPPED_SUBCATEGORIES = {
 }
 SKIPPED = set(
     """
-    spades clubs hearts diamonds black_joker flower_playing_cards mahjong pig_nose feet hatching_chick
-    hatched_chick dragon_face whale2 phoenix black_bird brown_mushroom lime root_vegetable leafless_tree
-    shovel broken_chain harp shamrock herb leaves ear_of_rice rosette white_flower wilted_flower
-    empty_nest microbe spider_web wing feather green_apple stew shallow_pan_of_food curry rice oden
-    beers clinking_glasses tumbler_glass pouring_liquid mate_drink sake ice_cube fork_and_knife
-    confetti_ball tanabata_tree bamboo dolls flags rice_scene reminder_ribbon ticket sparkles firecracker
-    fireworks sparkler red_envelope womans_clothes pouch prayer_beads womans_flat_shoe thong_sandal
-    hiking_boot one-piece_swimsuit hair_pick helmet_with_white_cross gem level_slider control_knobs
-    musical_note notes musical_score film_frames camera_with_flash mag_right fishing_pole_and_fish
-    running_shirt_with_sash ski rugby_football field_hockey_stick_and_ball softball golf
-    railway_car light_rail station train metro trolleybus busstop fire_engine oncoming_police_car
-    oncoming_taxi blue_car articulated_lorry monorail mountain_railway vertical_traffic_light
-    construction rotating_light wheel motorway railway_track motorized_wheelchair building_construction
-    house_buildings derelict_house_building house_with_garden post_office european_post_office hospital
-    bank hotel love_hotel convenience_store school department_store wedding tokyo_tower wood rock bricks
-    link compression hammer_and_wrench hammer_and_pick crossed_swords pick chains drop_of_blood
+    spades clubs hearts diamonds black_joker flower_playing_cards mahjong pig_nose feet
+    hatching_chick hatched_chick dragon_face whale2 phoenix black_bird brown_mushroom lime
+    root_vegetable leafless_tree shovel broken_chain harp shamrock herb leaves ear_of_rice
+    rosette white_flower wilted_flower empty_nest microbe spider_web wing feather green_apple
+    stew shallow_pan_of_food curry rice oden beers clinking_glasses tumbler_glass pouring_liquid
+    mate_drink sake ice_cube fork_and_knife confetti_ball tanabata_tree bamboo dolls flags
+    rice_scene reminder_ribbon ticket sparkles firecracker fireworks sparkler red_envelope
+    womans_clothes pouch prayer_beads womans_flat_shoe thong_sandal hiking_boot
+    one-piece_swimsuit hair_pick helmet_with_white_cross gem level_slider control_knobs
+    musical_note notes musical_score film_frames camera_with_flash mag_right
+    fishing_pole_and_fish running_shirt_with_sash ski rugby_football field_hockey_stick_and_ball
+    softball golf railway_car light_rail station train metro trolleybus busstop fire_engine
+    oncoming_police_car oncoming_taxi blue_car articulated_lorry monorail mountain_railway
+    vertical_traffic_light construction rotating_light wheel motorway railway_track
+    motorized_wheelchair building_construction house_buildings derelict_house_building
+    house_with_garden post_office european_post_office hospital bank hotel love_hotel
+    convenience_store school department_store wedding tokyo_tower wood rock bricks link
+    compression hammer_and_wrench hammer_and_pick crossed_swords pick chains drop_of_blood
     adhesive_bandage x-ray pill seat suspension_railway mountain_cableway aerial_tramway
-    airplane_arriving airplane_departure minidisc dvd low_battery battery trackball memo black_nib
-    lower_left_fountain_pen pager calling phone telephone_receiver satellite_antenna petri_dish
-    ring_buoy passenger_ship ferry safety_pin bubbles elevator shower window plunger mouse_trap
-    mosque synagogue hindu_temple shinto_shrine kaaba large_blue_diamond nesting_dolls
-    snow_capped_mountain mount_fuji national_park camping desert desert_island beach_with_umbrella
-    cyclone thread sewing_needle knot performing_arts frame_with_picture sports_medal medal
-    fish_cake dango rice_cracker falafel tamale stuffed_flatbread flatbread beans ginger_root
-    smoking bed_and_breakfast military_helmet wind_chime diya_lamp izakaya_lantern tada
-""".split()
+    airplane_arriving airplane_departure minidisc dvd low_battery battery trackball memo
+    black_nib lower_left_fountain_pen pager calling phone telephone_receiver satellite_antenna
+    petri_dish ring_buoy passenger_ship ferry safety_pin bubbles elevator shower window plunger
+    mouse_trap mosque synagogue hindu_temple shinto_shrine kaaba large_blue_diamond
+    nesting_dolls snow_capped_mountain mount_fuji national_park camping desert desert_island
+    beach_with_umbrella cyclone thread sewing_needle knot performing_arts frame_with_picture
+    sports_medal medal fish_cake dango rice_cracker falafel tamale stuffed_flatbread flatbread
+    beans ginger_root smoking bed_and_breakfast military_helmet wind_chime diya_lamp
+    izakaya_lantern tada
+    """.split()
 )
 
 MERGED = {

@@ -18,7 +18,7 @@ from scenes import MIN_VISIBLE, Art, SceneMaker
 
 SIZE = 224
 DIFFICULT = 100  # visible pixels under which an object is marked "difficult"
-SIZES = (0.11, 0.7)  # of objects, as a share of the picture's side
+SIZES = (0.15, 0.95)  # of objects, as a share of the picture's side
 SEEN, UNSEEN = ("noto", "twemoji"), ("fluent",)
 SPLITS = {  # name: (pictures, styles, seed)
     "learn": (1500, SEEN, 101),

@@ -58,6 +58,22 @@ THEMES = {
         ((160, 215, 255), (130, 190, 90)),
     ),
 }
+# What stands behind the objects: a theme's ground, or a colour.
+COLOURS = {
+    "red": (200, 40, 40),
+    "orange": (240, 140, 40),
+    "yellow": (235, 220, 70),
+    "green": (70, 170, 70),
+    "turquoise": (70, 200, 190),
+    "blue": (60, 100, 210),
+    "purple": (140, 70, 190),
+    "pink": (235, 130, 180),
+    "brown": (130, 85, 50),
+    "black": (35, 35, 35),
+    "grey": (130, 130, 130),
+    "white": (235, 235, 235),
+}
+GROUNDS = [*THEMES, *(f"{colour} background" for colour in [*COLOURS, "colourful"])]
 MAX_OBJECTS = 6
 LEVELS = (160, 80, 40, 20)  # the sprites' sizes in pixels, each half of the one before
 MIN_VISIBLE = 25  # pixels at 224 px; an object seen less is not labelled
@@ -107,6 +123,7 @@ class Scenes:
     owner: torch.Tensor  # uint8 [B, S, S]: 0 background, k+1 where object k is seen
     concept: np.ndarray  # int [B, K]: concept id, -1 for an empty slot
     visible: np.ndarray  # int [B, K]: pixels of each object that are seen
+    ground: np.ndarray  # int [B]: which of GROUNDS is behind them
 
 
 class SceneMaker:
@@ -115,11 +132,14 @@ class SceneMaker:
     Parameters: `styles` to draw from; `weights` of each concept outside themes; `themed`, the share
     of scenes whose objects go together; `objects` (fewest, most); `sizes` (smallest, largest object
     as a share of the picture's side); `strong`, the strength of colour and shape changes, 0 to 1;
-    `voc`, how many times likelier VOC's classes are than the other things of a theme.
+    `voc`, how many times likelier VOC's classes are than the other things of a theme; `empty`, the
+    share of scenes without an object.
     """
 
-    def __init__(self, art, rng, styles, weights, themed, objects, sizes, strong=1.0, voc=3.0):
-        self.art, self.rng, self.themed = art, rng, themed
+    def __init__(
+        self, art, rng, styles, weights, themed, objects, sizes, strong=1.0, voc=3.0, empty=0.0
+    ):
+        self.art, self.rng, self.themed, self.empty = art, rng, themed, empty
         self.objects, self.sizes, self.strong = objects, sizes, strong
         allowed = np.isin(art.styles, styles)
         self.sprites_of = [
@@ -140,11 +160,11 @@ class SceneMaker:
         )
         concept = self._concepts(theme)
         layout = self._layout(concept)
-        images = self._backgrounds(theme, size)
+        images, ground = self._backgrounds(theme, size)
         owner = torch.zeros(n, size, size, dtype=torch.uint8)
         self._paste(images, owner, concept, layout, size)
         visible = np.stack([(owner == k + 1).flatten(1).sum(1).numpy() for k in range(MAX_OBJECTS)])
-        return Scenes(images.clamp_(0, 1), owner, concept, visible.T)
+        return Scenes(images.clamp_(0, 1), owner, concept, visible.T, ground)
 
     def _concepts(self, theme):
         n, rng = len(theme), self.rng
@@ -155,6 +175,7 @@ class SceneMaker:
             keep = rng.random(themed.shape) < 0.85
             concept[rows] = np.where(keep, themed, concept[rows])
         count = rng.integers(self.objects[0], self.objects[1] + 1, size=n)
+        count[rng.random(n) < self.empty] = 0
         return np.where(np.arange(MAX_OBJECTS) < count[:, None], concept, -1)
 
     def _layout(self, concept):
@@ -162,7 +183,7 @@ class SceneMaker:
         (n, slots), rng = concept.shape, self.rng
         low, high = np.log(self.sizes)
         size = np.exp(rng.uniform(low, high, (n, slots))) * (concept >= 0)
-        crowd = np.sqrt((size**2).sum(1, keepdims=True) / 0.8)
+        crowd = np.sqrt((size**2).sum(1, keepdims=True) / 1.4)
         size = -np.sort(-np.maximum(size / np.maximum(crowd, 1), (concept >= 0) * self.sizes[0]))
         centre = np.zeros((n, slots, 2))
         for k in range(slots):  # of 12 places take the one with the least overlap
@@ -175,7 +196,10 @@ class SceneMaker:
         return size, centre
 
     def _backgrounds(self, theme, size):
-        """Gradients, horizons or smooth colour noise, plus pixel noise; [n, 3, size, size]."""
+        """Gradients, horizons or smooth colour noise, plus pixel noise; and what they are called.
+
+        Returns [n, 3, size, size] and int [n], indices into GROUNDS.
+        """
         n, rng = len(theme), self.rng
         colours = rng.random((n, 2, 3)) ** 0.8
         for t, (_, ground) in enumerate(THEMES.values()):
@@ -200,7 +224,11 @@ class SceneMaker:
         image = image + share.view(-1, 1, 1, 1) * (smooth - image)
         grain = torch.from_numpy(rng.standard_normal((n, 1, size, size), dtype=np.float32))
         level = np.where(rng.random(n) < 0.3, rng.uniform(0, 0.06, n), 0.0)
-        return image + grain * torch.from_numpy(level).float().view(-1, 1, 1, 1)
+        image = image + grain * torch.from_numpy(level).float().view(-1, 1, 1, 1)
+        named = np.array(list(COLOURS.values())) / 255
+        nearest = np.linalg.norm(colours[:, 1, None] - named, axis=-1).argmin(1)
+        nearest[kind == 2] = len(COLOURS)
+        return image, np.where(theme >= 0, theme, len(THEMES) + nearest)
 
     def _paste(self, images, owner, concept, layout, size):
         rng, strong = self.rng, self.strong
@@ -272,17 +300,19 @@ def recolour(pixels: torch.Tensor, change: dict) -> torch.Tensor:
     return torch.cat([torch.minimum(rgb.clamp_(min=0), alpha[:, None]), alpha[:, None]], 1)
 
 
-def captions(scenes: Scenes, art: Art, rng, size: int) -> tuple[list[str], np.ndarray]:
+def captions(
+    scenes: Scenes, art: Art, rng, size: int, grounds: float = 0.0
+) -> tuple[list[str], np.ndarray]:
     """What a person would say: the biggest thing, the second with probability 1/2, others seldom.
 
-    Returns the captions and the bool matrix [B, concepts] of what each names.
+    The ground is added with probability `grounds`, and is all there is to say of an empty scene.
+    Returns the captions and the bool matrix [B, concepts + grounds] of what each names.
     """
     least = MIN_VISIBLE * (size / 224) ** 2
-    named = np.zeros((len(scenes.concept), len(art.concepts)), bool)
+    named = np.zeros((len(scenes.concept), len(art.concepts) + len(GROUNDS)), bool)
     texts = []
     for b, (ids, seen) in enumerate(zip(scenes.concept, scenes.visible, strict=True)):
         order = [k for k in np.argsort(-seen) if ids[k] >= 0 and seen[k] >= least]
-        order = order or [0]  # nothing is seen enough: name the first anyway
         chosen = [
             k for i, k in enumerate(order) if i == 0 or rng.random() < (0.5 if i == 1 else 0.12)
         ]
@@ -292,14 +322,20 @@ def captions(scenes: Scenes, art: Art, rng, size: int) -> tuple[list[str], np.nd
             str(rng.choice(SYNONYMS[n])) if n in SYNONYMS and rng.random() < 0.35 else n
             for n in names
         ]
-        texts.append(str(rng.choice(TEMPLATES)).format(" and a ".join(spoken)))
+        text = " and a ".join(spoken)
+        if not text or rng.random() < grounds:
+            ground = GROUNDS[scenes.ground[b]]
+            named[b, len(art.concepts) + scenes.ground[b]] = True
+            text = f"{text} on a {ground}" if text else ground
+        texts.append(str(rng.choice(TEMPLATES)).format(text))
     return texts, named
 
 
 def labels(scenes: Scenes, art: Art, size: int) -> np.ndarray:
-    """Bool [B, concepts]: which concepts are seen in each scene."""
+    """Bool [B, concepts + grounds]: what is seen in each scene."""
     least = MIN_VISIBLE * (size / 224) ** 2
-    out = np.zeros((len(scenes.concept), len(art.concepts)), bool)
+    out = np.zeros((len(scenes.concept), len(art.concepts) + len(GROUNDS)), bool)
     rows, slots = np.nonzero((scenes.concept >= 0) & (scenes.visible >= least))
     out[rows, scenes.concept[rows, slots]] = True
+    out[np.arange(len(out)), len(art.concepts) + scenes.ground] = True
     return out

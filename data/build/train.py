@@ -26,7 +26,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from concepts import SYNONYMS, VOC
 from open_clip.tokenizer import SimpleTokenizer
-from scenes import TEMPLATES, Art, SceneMaker, captions, labels
+from scenes import GROUNDS, TEMPLATES, Art, SceneMaker, captions, labels
 from sklearn.metrics import average_precision_score
 
 STYLES = ("noto", "twemoji", "noto-v1", "openmoji", "emojione", "fxemoji")  # never fluent
@@ -40,6 +40,8 @@ STAGES = [  # grid, kind of scene, samples, and the learning rate from first to 
         "grid": 4,
         "objects": [1, 1],
         "sizes": [0.55, 1.05],
+        "grounds": 0.0,
+        "empty": 0.0,
         "themed": 0.0,
         "samples": 512_000,
         "batch": 512,
@@ -52,6 +54,8 @@ STAGES = [  # grid, kind of scene, samples, and the learning rate from first to 
         "grid": 7,
         "objects": [1, 4],
         "sizes": [0.25, 0.9],
+        "grounds": 0.0,
+        "empty": 0.0,
         "themed": 0.5,
         "samples": 230_400,
         "batch": 512,
@@ -63,7 +67,9 @@ STAGES = [  # grid, kind of scene, samples, and the learning rate from first to 
         "name": "full scenes, 14x14, half of the patches",
         "grid": 14,
         "objects": [1, 6],
-        "sizes": [0.11, 0.8],
+        "sizes": [0.13, 0.95],
+        "grounds": 0.5,
+        "empty": 0.08,
         "themed": 0.6,
         "samples": 76_800,
         "batch": 256,
@@ -75,7 +81,9 @@ STAGES = [  # grid, kind of scene, samples, and the learning rate from first to 
         "name": "full scenes, 14x14",
         "grid": 14,
         "objects": [1, 6],
-        "sizes": [0.11, 0.8],
+        "sizes": [0.13, 0.95],
+        "grounds": 0.5,
+        "empty": 0.08,
         "themed": 0.6,
         "samples": 38_400,
         "batch": 256,
@@ -114,8 +122,8 @@ class Vocabulary:
 
     def __init__(self, concepts: list[str]):
         self.clip = SimpleTokenizer()
-        names = concepts + [s for words in SYNONYMS.values() for s in words]
-        words = " ".join(names + [t.format("and") for t in TEMPLATES]).split()
+        names = concepts + [s for words in SYNONYMS.values() for s in words] + GROUNDS
+        words = " ".join(names + [t.format("and on") for t in TEMPLATES]).split()
         ids = {i for w in words for i in self.clip.encode(w)}
         self.ids = sorted(ids | {0, self.clip.sot_token_id, self.clip.eot_token_id})
         self.number = {t: n for n, t in enumerate(self.ids)}
@@ -220,7 +228,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def average_gradients(model, flag: bool) -> bool:
-    """Average all gradients over the processes in one call; true where process 0 raised its flag."""
+    """Average the gradients over the processes; true where process 0 raised its flag."""
     grads = [p.grad for p in model.parameters()]
     flat = torch.cat([g.flatten() for g in grads] + [torch.tensor([float(flag)])])
     dist.all_reduce(flat)
@@ -262,7 +270,9 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
         torch.manual_seed(1000 * done + rank)
         weights = concept_weights(art.concepts)
         n, sizes = stage["objects"], stage["sizes"]
-        maker = SceneMaker(art, rng, STYLES, weights, stage["themed"], n, sizes, 1.0)
+        maker = SceneMaker(
+            art, rng, STYLES, weights, stage["themed"], n, sizes, empty=stage["empty"]
+        )
         batch, k = stage["batch"] // world, stage["captions"]
         own = torch.arange(batch).repeat(k)
         losses, since, started = [], time.time(), done
@@ -274,7 +284,7 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
                 for group in o.param_groups:
                     group["lr"] = lr * factor
             scenes = maker.make(batch, size)
-            spoken = [captions(scenes, art, rng, size) for _ in range(k)]
+            spoken = [captions(scenes, art, rng, size, stage["grounds"]) for _ in range(k)]
             named = np.concatenate([m for _, m in spoken])
             shown = labels(scenes, art, size)
             lacking = torch.from_numpy((~shown).astype(np.float32) @ named.T.astype(np.float32))
