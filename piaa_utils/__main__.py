@@ -10,6 +10,7 @@ from piaa_utils import ablation
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line (by default the process's own) and run the command that it names."""
     parser = argparse.ArgumentParser(prog="python -m piaa_utils", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure what each step of PIAA adds")

@@ -47,18 +47,24 @@ def encode(
 ) -> dict[str, Tensor]:
     """Encode images: the [CLS] embedding and, for each encoder asked, all patch embeddings.
 
-    Args:
-        backbone: from :func:`piaa_utils.backbone.load_backbone`.
-        images: float [B, 3, S, S] on any device, as ``backbone.preprocess`` makes them.
-        encoders: names out of ``ENCODERS``; however many, the trunk runs once.
-        normalize: rows of unit length, as the method wants them; False leaves them as they are.
+    Parameters
+    ----------
+    backbone : from :func:`piaa_utils.backbone.load_backbone`.
+    images : float [B, 3, S, S] on any device, as ``backbone.preprocess`` makes them.
+    encoders : names out of ``ENCODERS``; however many, the trunk runs once.
+    normalize : rows of unit length, as the method wants them; False leaves them as they are.
 
-    Returns:
-        {"cls": [B, D], name: [B, N, D] for each name}, patches row by row of the grid.
+    Returns
+    -------
+    {"cls": [B, D], name: [B, N, D] for each name}, patches row by row of the grid.
 
-    Raises:
-        ValueError: an unknown encoder, images of another shape, or a grid too small for scclip.
+    Raises
+    ------
+    ValueError
+        An unknown encoder, images of another shape, or a grid too small for scclip.
 
+    Examples
+    --------
     >>> import open_clip
     >>> from piaa_utils.backbone import load_backbone
     >>> tower = {"image_size": 96, "patch_size": 16, "layers": 12, "width": 64}
@@ -106,15 +112,17 @@ def run_trunk(backbone: Backbone, images: Tensor, encoders: Sequence[str] | None
 
 
 def embed(visual: nn.Module, images: Tensor) -> Tensor:
-    """Return h_0: one token per patch, [CLS] before them, plus positions, normalised."""
+    """h_0: one token per patch, [CLS] before them, plus positions, normalised."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, D_v]
     cls = visual.class_embedding.expand(len(images), 1, -1)
     return visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)
 
 
 def tap(layer: int, depth: int) -> int:
-    """Return the layer of a tower of any depth L that stands for a layer of 12: round(l L / 12).
+    """The layer of a tower of any depth L that stands for a layer of 12: round(l L / 12).
 
+    Examples
+    --------
     >>> [tap(layer, 12) for layer in (4, 9, 10)], [tap(layer, 24) for layer in (4, 9, 10)]
     ([4, 9, 10], [8, 18, 20])
     """
@@ -122,7 +130,7 @@ def tap(layer: int, depth: int) -> int:
 
 
 def layers_read(encoders: Sequence[str], depth: int) -> set[int]:
-    """Return the block outputs that encoders read; 0 is the input of block 1."""
+    """The block outputs that encoders read; 0 is the input of block 1."""
     layers = {depth - 1}
     if "itaclip" in encoders:
         layers |= {tap(layer, depth) - 1 for layer in ITACLIP_BLOCKS}
@@ -135,14 +143,16 @@ def layers_read(encoders: Sequence[str], depth: int) -> set[int]:
 
 
 def heads(block: nn.Module, x: Tensor, parts: str) -> Tensor:
-    """Return a block's queries, keys and values, or two of them, from its input.
+    """A block's queries, keys and values, or two of them, from its input.
 
-    Args:
-        x: the block's input [B, T, D_v], before ln_1.
-        parts: "qkv", "qk" or "kv".
+    Parameters
+    ----------
+    x : the block's input [B, T, D_v], before ln_1.
+    parts : "qkv", "qk" or "kv".
 
-    Returns:
-        [len(parts), B, H, T, d], to be unpacked in the order of ``parts``.
+    Returns
+    -------
+    [len(parts), B, H, T, d], to be unpacked in the order of ``parts``.
     """
     attn, width = block.attn, x.shape[-1]
     rows = {"qkv": slice(None), "qk": slice(2 * width), "kv": slice(width, None)}[parts]
@@ -151,7 +161,7 @@ def heads(block: nn.Module, x: Tensor, parts: str) -> Tensor:
 
 
 def concat_heads(x: Tensor) -> Tensor:
-    """Return heads side by side: [B, H, T, d] -> [B, T, D_v]."""
+    """Heads side by side: [B, H, T, d] -> [B, T, D_v]."""
     return x.transpose(1, 2).flatten(2)
 
 
@@ -166,13 +176,13 @@ def mlp(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def project(backbone: Backbone, x: Tensor) -> Tensor:
-    """Return tokens in the joint embedding: ln_post, then the projection D_v -> D."""
+    """Tokens in the joint embedding: ln_post, then the projection D_v -> D."""
     visual = backbone.model.visual
     return visual.ln_post(x) @ visual.proj
 
 
 def last(backbone: Backbone, trunk: Trunk) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return the last block, and the tokens that enter it: [CLS] [B, 1, D_v], patches."""
+    """The last block, and the tokens that enter it: [CLS] [B, 1, D_v], patches."""
     x = trunk.hidden[backbone.depth - 1]
     return backbone.blocks[-1], x[:, :1], x[:, 1:]
 
@@ -230,7 +240,7 @@ def itaclip(backbone: Backbone, trunk: Trunk) -> Tensor:
 
 
 def correlate(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return (S(q) + S(k)) v of the patches, [CLS] among the keys: [B, N, D_v]."""
+    """(S(q) + S(k)) v of the patches, [CLS] among the keys: [B, N, D_v]."""
     return attend(q[:, :, 1:], q, v) + attend(k[:, :, 1:], k, v)
 
 
@@ -240,8 +250,10 @@ def scclip(backbone: Backbone, trunk: Trunk) -> Tensor:
     Outlier patches are filled from their neighbours; similarity in the middle of the tower says
     which patches belong together, early similarity smooths the result; all per image.
 
-    Raises:
-        ValueError: a grid of 30 patches or fewer.
+    Raises
+    ------
+    ValueError
+        A grid of 30 patches or fewer.
     """
     hidden = {layer: trunk.hidden[tap(layer, backbone.depth)] for layer in SCCLIP_MULTI}
     # 1. What enters the last block: patches P and [CLS].
@@ -272,21 +284,27 @@ def scclip(backbone: Backbone, trunk: Trunk) -> Tensor:
 
 
 def lof(patches: Tensor, k: int = NEIGHBOURS) -> Tensor:
-    """Return the simplified local outlier factor of every patch of every image (step 2).
+    """The simplified local outlier factor of every patch of every image (step 2).
 
     With d2_ij = |p_i - p_j|^2 and the k nearest neighbours of i, itself excluded: kd_i = the
     largest of their k distances, lrd_i = k / kd_i, lof_i = mean over them of lrd_j / lrd_i.
     About 1 among equals; larger, the lonelier.
 
-    Args:
-        patches: [B, N, D].
+    Parameters
+    ----------
+    patches : [B, N, D].
 
-    Returns:
-        [B, N], positive.
+    Returns
+    -------
+    [B, N], positive.
 
-    Raises:
-        ValueError: N <= k.
+    Raises
+    ------
+    ValueError
+        N <= k.
 
+    Examples
+    --------
     >>> line = torch.tensor([[[0.0], [1.0], [2.0], [9.0]]])
     >>> lof(line, k=1)
     tensor([[ 1.,  1.,  1., 49.]])
@@ -311,13 +329,15 @@ def lof(patches: Tensor, k: int = NEIGHBOURS) -> Tensor:
 
 
 def lof_outliers(patches: Tensor) -> Tensor:
-    """Return which patches are outliers (step 2): a factor above the image's 0.95 quantile.
+    """Which patches are outliers (step 2): a factor above the image's 0.95 quantile.
 
-    Args:
-        patches: [B, N, D].
+    Parameters
+    ----------
+    patches : [B, N, D].
 
-    Returns:
-        bool [B, N].
+    Returns
+    -------
+    bool [B, N].
     """
     factor = lof(patches)
     return factor > factor.quantile(INLIERS, dim=1, keepdim=True)
@@ -326,13 +346,17 @@ def lof_outliers(patches: Tensor) -> Tensor:
 def fill(tokens: Tensor, outliers: Tensor) -> Tensor:
     """Replace outliers by the mean of those of their 8 neighbours that are none (step 3).
 
-    Args:
-        tokens: [B, N, D], patches row by row of a square grid.
-        outliers: bool [B, N].
+    Parameters
+    ----------
+    tokens : [B, N, D], patches row by row of a square grid.
+    outliers : bool [B, N].
 
-    Returns:
-        [B, N, D]; an outlier all of whose neighbours are outliers stays.
+    Returns
+    -------
+    [B, N, D]; an outlier all of whose neighbours are outliers stays.
 
+    Examples
+    --------
     >>> tokens = torch.arange(9.0).view(1, 9, 1)
     >>> fill(tokens, tokens[..., 0] == 0).flatten()[:4]  # the mean of 1, 3 and 4
     tensor([2.6667, 1.0000, 2.0000, 3.0000])
@@ -345,7 +369,7 @@ def fill(tokens: Tensor, outliers: Tensor) -> Tensor:
 
 
 def eight_neighbours(count: int, device: torch.device) -> Tensor:
-    """Return which of N patches of a square grid touch, corners included: bool [N, N]."""
+    """Which of N patches of a square grid touch, corners included: bool [N, N]."""
     side = round(count**0.5)
     index = torch.arange(count, device=device)
     row, column = index // side, index % side
@@ -354,14 +378,16 @@ def eight_neighbours(count: int, device: torch.device) -> Tensor:
 
 
 def cosine_similarity(tokens: Tensor) -> Tensor:
-    """Return the cosines between all patches of an image: [B, N, D] -> [B, N, N] (step 4)."""
+    """The cosines between all patches of an image: [B, N, D] -> [B, N, N] (step 4)."""
     unit = F.normalize(tokens, dim=-1)
     return unit @ unit.transpose(1, 2)
 
 
 def thresholded_affinity(similarity: Tensor, beta: float = BETA) -> Tensor:
-    """Return similarities [B, N, N] with those below beta set to 0, over the row's sum (step 4).
+    """Similarities [B, N, N] with those below beta set to 0, over the row's sum (step 4).
 
+    Examples
+    --------
     >>> thresholded_affinity(torch.tensor([[[1.0, 0.6, 0.3]]]))
     tensor([[[0.6250, 0.3750, 0.0000]]])
     """
@@ -382,7 +408,7 @@ def similarity_attention(similarity: Tensor) -> Tensor:
 
 
 def calibrated_attention(block: nn.Module, z: Tensor, softmax_g: Tensor) -> Tensor:
-    """Return attn(z) = out((softmax(G) + S(k_z)) v_z / 2) of patches z [B, N, D_v] (step 6)."""
+    """attn(z) = out((softmax(G) + S(k_z)) v_z / 2) of patches z [B, N, D_v] (step 6)."""
     k, v = heads(block, z, "kv")
     attended = softmax_g @ concat_heads(v) + attend(k, k, v)
     return block.attn.out_proj(attended / 2)

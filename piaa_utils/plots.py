@@ -68,14 +68,21 @@ def subplots(
     size: tuple[float, float] | None = None,
     **keywords: object,
 ) -> tuple[Figure, Axes | np.ndarray]:
-    """Return a new figure and its axes, like ``plt.subplots``, in this module's look.
+    """A new figure and its axes, like ``plt.subplots``, in this module's look.
 
-    Args:
-        rows, columns: of the grid of axes.
-        alt_text: what the figure shows, for readers who cannot see it.
-        size: width and height in inches.
-        keywords: for ``matplotlib.figure.Figure.subplots`` (``sharex``, ``width_ratios`` ...).
+    Parameters
+    ----------
+    rows, columns : of the grid of axes.
+    alt_text : what the figure shows, for readers who cannot see it.
+    size : width and height in inches.
+    keywords : for ``matplotlib.figure.Figure.subplots`` (``sharex``, ``width_ratios`` ...).
 
+    Returns
+    -------
+    The :class:`Figure`, and its axes: one, or an array of them.
+
+    Examples
+    --------
     >>> figure, axes = subplots(1, 2, alt_text="Two empty plots.")
     >>> axes.shape, figure.alt_text
     ((2,), 'Two empty plots.')
@@ -86,11 +93,15 @@ def subplots(
 
 
 def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, str]]:
-    """Return the metadata that carries a figure's alt text in a notebook's output.
+    """The metadata that carries a figure's alt text in a notebook's output.
 
-    Raises:
-        ValueError: the figure has no alt text.
+    Raises
+    ------
+    ValueError
+        The figure has no alt text.
 
+    Examples
+    --------
     >>> display_metadata(subplots(alt_text="A line that rises.")[0])
     {'image/png': {'alt': 'A line that rises.'}}
     """
@@ -102,7 +113,7 @@ def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, st
 
 @mpl.rc_context(STYLE)
 def png_bytes(figure: matplotlib.figure.Figure) -> bytes:
-    """Return a figure as a PNG file; its alt text is stored as the PNG's description."""
+    """A figure as a PNG file; its alt text is stored as the PNG's description."""
     buffer = io.BytesIO()
     metadata = {"Description": getattr(figure, "alt_text", ""), "Software": None}
     figure.savefig(buffer, format="png", metadata=metadata)
@@ -110,8 +121,10 @@ def png_bytes(figure: matplotlib.figure.Figure) -> bytes:
 
 
 def centre_square(image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
-    """Return the square in the middle: the part of an image or mask that the model sees.
+    """The square in the middle: the part of an image or mask that the model sees.
 
+    Examples
+    --------
     >>> centre_square(np.arange(5)[None]).tolist()
     [[2]]
     """
@@ -135,20 +148,24 @@ def heat_map(
 ) -> AxesImage:
     """Draw patch scores as colours shaded by the image, with the outline of the object's mask.
 
-    Args:
-        ax: the axes to draw in.
-        image: a path or PIL image. The square in its middle is shown, as the model sees it.
-        scores: array or tensor [g, g], one score a patch, row by row.
-        mask: bool [H, W] of the whole image, True on the object; None draws no outline.
-        title: above the panel.
-        limits: the scores at the two ends of the colour scale; None takes the smallest and the
-            largest score.
+    Parameters
+    ----------
+    ax : the axes to draw in.
+    image : a path or PIL image. The square in its middle is shown, as the model sees it.
+    scores : array or tensor [g, g], one score a patch, row by row.
+    mask : bool [H, W] of the whole image, True on the object; None draws no outline.
+    title : above the panel.
+    limits : the scores at the two ends of the colour scale; None takes the smallest and the
+        largest score.
 
-    Returns:
-        The coloured layer, to make a colour bar from.
+    Returns
+    -------
+    The coloured layer, to make a colour bar from.
 
-    Raises:
-        ValueError: ``scores`` is not a square grid, or the mask's shape is not the image's.
+    Raises
+    ------
+    ValueError
+        ``scores`` is not a square grid, or the mask's shape is not the image's.
     """
     picture = open_image(image)
     scores = np.asarray(scores, dtype=float)
@@ -179,18 +196,21 @@ def scene_figure(
 ) -> Figure:
     """Draw an image and, on one colour scale, the heat map of each class.
 
-    Args:
-        image: a path or PIL image.
-        class_names: n names, one a panel.
-        maps: array or tensor [n, g, g], the patch scores of these classes.
-        scores: n scores of the whole image, written beside the names.
-        masks: n bool arrays [H, W] (or None), the pixels of the class; an empty one means that
-            the class is not in the image, and the panel says so.
-        title: above the figure.
-        label: what the colours show.
+    Parameters
+    ----------
+    image : a path or PIL image.
+    class_names : n names, one a panel.
+    maps : array or tensor [n, g, g], the patch scores of these classes.
+    scores : n scores of the whole image, written beside the names.
+    masks : n bool arrays [H, W] (or None), the pixels of the class; an empty one means that
+        the class is not in the image, and the panel says so.
+    title : above the figure.
+    label : what the colours show.
 
-    Raises:
-        ValueError: the numbers of names, maps, scores and masks differ.
+    Raises
+    ------
+    ValueError
+        The numbers of names, maps, scores and masks differ.
     """
     maps = np.asarray(maps, dtype=float)
     n = len(class_names)
@@ -235,13 +255,16 @@ def ablation_figure(
 
     A dashed line continues the first row's value: the one that the others should exceed.
 
-    Args:
-        rows: mappings with ``name`` (of the method), ``set`` (of the data), ``value``, ``low``
-            and ``high`` (the ends of its interval), all in the unit of ``label``. Names and sets
-            keep the order in which they first occur; a set may lack a name.
-        label: of the horizontal axis.
-        title: above the figure.
+    Parameters
+    ----------
+    rows : mappings with ``name`` (of the method), ``set`` (of the data), ``value``, ``low``
+        and ``high`` (the ends of its interval), all in the unit of ``label``. Names and sets
+        keep the order in which they first occur; a set may lack a name.
+    label : of the horizontal axis.
+    title : above the figure.
 
+    Examples
+    --------
     >>> rows = [
     ...     {"name": "[CLS]", "set": "test", "value": 70.0, "low": 68.0, "high": 72.0},
     ...     {"name": "PIAA", "set": "test", "value": 76.0, "low": 74.0, "high": 78.0},
