@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from piaa_utils.images import UnreadableImage, open_image
+from piaa_utils.messages import some
 
 VOC_CLASSES = tuple(
     "aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, dining table, dog, horse, "
@@ -58,8 +59,10 @@ VOID = -2  # PASCAL's unlabelled border (palette index 255), to be left out of m
 
 
 def mini_long_classes() -> tuple[str, ...]:
-    """Return the mini world's second, COCO-like class list: VOC's 20 and 51 more.
+    """The mini world's second, COCO-like class list: VOC's 20 and 51 more.
 
+    Examples
+    --------
     >>> names = mini_long_classes()
     >>> len(names), names[:20] == VOC_CLASSES, names[20:23]
     (71, True, ('truck', 'traffic light', 'taxi'))
@@ -69,11 +72,15 @@ def mini_long_classes() -> tuple[str, ...]:
 
 
 def data_dir() -> Path:
-    """Return the folder ``data/`` of the repository, or what the variable PIAA_DATA names.
+    """The folder ``data/`` of the repository, or what the variable PIAA_DATA names.
 
-    Raises:
-        FileNotFoundError: neither exists.
+    Raises
+    ------
+    FileNotFoundError
+        Neither exists.
 
+    Examples
+    --------
     >>> data_dir().is_dir()
     True
     """
@@ -93,12 +100,28 @@ def data_dir() -> Path:
 
 
 def mini_scenes(split: str, class_names: Sequence[str] = MINI_CLASSES) -> VOCLayout:
-    """Return a split of the embedded mini world, whose masks know every pixel's owner.
+    """A split of the embedded mini world, whose masks know every pixel's owner.
 
-    Args:
-        split: "learn" (for learning without labels), "test", or "test_unseen" (drawn in an art
-            style that the mini-CLIP never saw).
-        class_names: ``MINI_CLASSES`` (the 20 of VOC) or ``mini_long_classes()`` (71).
+    Parameters
+    ----------
+    split : "learn" (to learn from, without labels), "val" (to choose settings on) or "test"; each
+        also with "_unseen" behind it, drawn in an art style that the mini-CLIP never saw.
+    class_names : ``MINI_CLASSES`` (the 20 of VOC) or ``mini_long_classes()`` (71).
+
+    Returns
+    -------
+    A :class:`VOCLayout`: labels, pixel masks and pictures.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :class:`VOCLayout`.
+
+    Examples
+    --------
+    >>> dataset = mini_scenes("val")
+    >>> dataset[0].size, dataset.labels.shape[1], dataset.masks(0).shape
+    ((224, 224), 20, (224, 224))
     """
     return VOCLayout(data_dir() / "mini_scenes", split, class_names)
 
@@ -115,29 +138,35 @@ class VOCLayout(Dataset):
         root/labels.txt                      optional: all class names of the data set, one a line;
                                              palette index = 1 + line number (from 0), 0 background
 
-    Annotations and masks are read when they are asked for, so a split to learn from needs none.
-    Without ``labels.txt`` the names and the palette are VOC's. Objects whose name the data set
-    knows but ``class_names`` leaves out are ignored.
+    ``len(dataset)`` is n and ``dataset[i]`` the RGB PIL image i. Annotations and masks are read
+    when they are asked for, so a split to learn from needs none. Without ``labels.txt`` the names
+    and the palette are VOC's. Objects whose name the data set knows but ``class_names`` leaves out
+    are ignored.
 
-    Args:
-        root: the folder above; for the real VOC it is ``VOCdevkit/VOC2007`` (or VOC2012).
-        split: a name in ImageSets/Main: "trainval", "test", ...
-        class_names: the columns of the label arrays, in order.
-        aliases: names in the files -> names in ``class_names``.
+    Parameters
+    ----------
+    root : the folder above; for the real VOC it is ``VOCdevkit/VOC2007`` (or VOC2012).
+    split : a name in ImageSets/Main: "trainval", "test", ...
+    class_names : the columns of the label arrays, in order.
+    aliases : names in the files -> names in ``class_names``.
 
-    Attributes:
-        ids: list of image ids, in the order of the split file. ``paths``: their image files.
-        labels: int8 [n, C], 1 where the image has an object of the class that is not marked
-            "difficult" (the paper's protocol: difficult ones count as absent).
-        difficult: bool [n, C], True where every object of the class in the image is marked
-            "difficult" (PASCAL's own protocol leaves these pairs out of average precision).
+    Attributes
+    ----------
+    ids : list of n image ids, in the order of the split file.
+    paths : list of their image files.
+    all_names : every class name of the data set, in the order of the masks' palette.
+    labels : int8 [n, C], 1 where the image has an object of the class that is not marked
+        "difficult" (the paper's protocol: difficult ones count as absent).
+    difficult : bool [n, C], True where every object of the class in the image is marked
+        "difficult" (PASCAL's own protocol leaves these pairs out of average precision).
 
-    Raises:
-        FileNotFoundError: a folder or file of the layout is missing; the message shows the layout.
-        ValueError: an empty split, an id listed twice, bad class names, an object of unknown
-            name, broken XML or a mask with unknown indices; the message names the file.
-
-    ``len(dataset)`` is n and ``dataset[i]`` the RGB PIL image i.
+    Raises
+    ------
+    FileNotFoundError
+        A folder or file of the layout is missing; the message shows the layout.
+    ValueError
+        An empty split, an id listed twice, bad class names, an object of unknown name, broken XML
+        or a mask with unknown indices; the message names the file.
     """
 
     def __init__(
@@ -181,7 +210,7 @@ class VOCLayout(Dataset):
         return easy.astype(np.int8), hard & ~easy
 
     def objects(self, image_id: str) -> list[tuple[str, bool]]:
-        """Return (class name, marked difficult) of every object in an image's annotation."""
+        """(class name, marked difficult) of every object in an image's annotation."""
         path = self.root / "Annotations" / f"{image_id}.xml"
         try:
             tree = ElementTree.parse(path)
@@ -204,10 +233,19 @@ class VOCLayout(Dataset):
         return objects
 
     def masks(self, index: int) -> np.ndarray:
-        """Return the class mask of image ``index``: int16 [H, W].
+        """The class mask of image ``index``: int16 [H, W].
 
         Values are indices into ``class_names``; BACKGROUND (-1) is everything else, VOID (-2) is
         PASCAL's unlabelled border.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no mask of this image.
+        UnreadableImage
+            The file is damaged.
+        ValueError
+            It is no palette image, or holds an index beyond the data set's classes.
         """
         path = self.root / "SegmentationClass" / f"{self.ids[index]}.png"
         try:
@@ -254,15 +292,14 @@ class VOCLayout(Dataset):
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {folder}. {self._layout()}")
         there = {entry.name for entry in os.scandir(folder)}
-        missing = [image_id for image_id in self.ids if f"{image_id}.jpg" not in there]
+        names = [f"{image_id}.jpg" for image_id in self.ids]
+        missing = [name for name in names if name not in there]
         if missing:
-            first = ", ".join(f"{image_id}.jpg" for image_id in missing[:5])
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise FileNotFoundError(
                 f"{len(missing)} of {len(self.ids)} images of the split {self.split!r} are not in "
-                f"{folder}: {first}{more}. {self._layout()}"
+                f"{folder}: {some(missing)}. {self._layout()}"
             )
-        return [folder / f"{image_id}.jpg" for image_id in self.ids]
+        return [folder / name for name in names]
 
     def _all_names(self) -> tuple[str, ...]:
         path = self.root / "labels.txt"
@@ -288,8 +325,15 @@ class VOCLayout(Dataset):
 
 
 def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names as a tuple; refuse an empty list, empty names and duplicates.
+    """The names as a tuple; refuse what is no list of different, non-empty names.
 
+    Raises
+    ------
+    ValueError
+        One string in place of a list, no names, an empty one, or one given twice.
+
+    Examples
+    --------
     >>> check_class_names(["cat", "dog"])
     ('cat', 'dog')
     """

@@ -21,6 +21,8 @@ import torch
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
+from piaa_utils.messages import some
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 LONGEST = 200  # an image longer than this many times its short side would fill memory when resized
 THREADS = min(4, os.cpu_count() or 1)
@@ -32,22 +34,29 @@ class UnreadableImage(OSError):
 
 
 def open_image(source: str | os.PathLike | Image.Image) -> Image.Image:
-    """Return an image as upright 8-bit RGB, whatever it was stored as.
+    """An image as upright 8-bit RGB, whatever it was stored as.
 
     EXIF rotation is applied, transparency is laid on white, 16-bit and other high ranges are
     scaled to 0..255, palettes and CMYK are converted, an animation gives its first frame.
 
-    Args:
-        source: a path, or a PIL image (which is left as it is).
+    Parameters
+    ----------
+    source : a path, or a PIL image (which is left as it is).
 
-    Returns:
-        A PIL image of mode "RGB".
+    Returns
+    -------
+    A PIL image of mode "RGB".
 
-    Raises:
-        UnreadableImage: the file is missing, corrupt, cut short or no image, or the image has no
-            pixels, an unknown range, or is longer than 200 times its short side.
-        TypeError: ``source`` is neither a path nor a PIL image.
+    Raises
+    ------
+    UnreadableImage
+        The file is missing, corrupt, cut short or no image, or the image has no
+        pixels, an unknown range, or is longer than 200 times its short side.
+    TypeError
+        ``source`` is neither a path nor a PIL image.
 
+    Examples
+    --------
     >>> open_image(Image.new("CMYK", (3, 2), (0, 255, 255, 0))).getpixel((0, 0))
     (255, 0, 0)
     """
@@ -80,8 +89,10 @@ def open_image(source: str | os.PathLike | Image.Image) -> Image.Image:
 
 
 def image_name(source: object, index: int | None = None) -> str:
-    """Return how messages name an image: its path where it has one, else its place in the list.
+    """How messages name an image: its path where it has one, else its place in the list.
 
+    Examples
+    --------
     >>> image_name("pets/cat.jpg"), image_name(Image.new("L", (1, 1)), index=4)
     ('pets/cat.jpg', 'image 4')
     """
@@ -94,23 +105,31 @@ def image_name(source: object, index: int | None = None) -> str:
 
 
 def list_images(source: object) -> Sequence:
-    """Return the images of a folder, a list or a Dataset as a sequence, without reading them.
+    """The images of a folder, a list or a Dataset as a sequence, without reading them.
 
-    Args:
-        source: a folder (searched with its sub-folders; hidden files and files without an image
-            suffix are passed over; sorted by path), one path, one PIL image, an iterable of paths
-            and PIL images, or a Dataset (``__getitem__`` and ``__len__``) whose items are images
-            or ``(image, ...)`` tuples. A Dataset with an attribute ``paths`` gives those.
+    Parameters
+    ----------
+    source : a folder (searched with its sub-folders; hidden files and files without an image
+        suffix are passed over; sorted by path), one path, one PIL image, an iterable of paths
+        and PIL images, or a Dataset (``__getitem__`` and ``__len__``) whose items are images
+        or ``(image, ...)`` tuples. A Dataset with an attribute ``paths`` gives those.
 
-    Returns:
-        A sequence of paths and PIL images; for a Dataset without ``paths``, a view that fetches
-        each image when it is asked for.
+    Returns
+    -------
+    A sequence of paths and PIL images; for a Dataset without ``paths``, a view that fetches
+    each image when it is asked for.
 
-    Raises:
-        FileNotFoundError: the folder or file does not exist.
-        ValueError: there is no image in it.
-        TypeError: ``source`` is none of these.
+    Raises
+    ------
+    FileNotFoundError
+        The folder or file does not exist.
+    ValueError
+        There is no image in it.
+    TypeError
+        ``source`` is none of these.
 
+    Examples
+    --------
     >>> len(list_images([Image.new("RGB", (4, 4)), "cat.jpg"]))
     2
     """
@@ -141,26 +160,34 @@ class ImageBatches:
     names what was left out. A progress bar appears only if the work takes longer than about two
     seconds.
 
-    Args:
-        images: whatever :func:`list_images` takes.
-        preprocess: turns an RGB PIL image into a float tensor [3, S, S].
-        batch_size: images a batch, 1 or more. The last batch may be smaller, and so is any batch
-            with unreadable images.
-        progress: whether long work shows a progress bar.
-        desc: the words before the bar.
+    Parameters
+    ----------
+    images : whatever :func:`list_images` takes.
+    preprocess : turns an RGB PIL image into a float tensor [3, S, S].
+    batch_size : images a batch, 1 or more. The last batch may be smaller, and so is any batch
+        with unreadable images.
+    progress : whether long work shows a progress bar.
+    desc : the words before the bar.
 
-    Attributes:
-        images: the sequence that :func:`list_images` returned.
-        skipped: list of (index, name, reason) of the unreadable images met so far; it starts
-            anew with each iteration.
+    Attributes
+    ----------
+    images : the sequence that :func:`list_images` returned.
+    skipped : list of (index, name, reason) of the unreadable images met so far; it starts
+        anew with each iteration.
 
-    Yields:
-        ``(indices, tensor)``: the places of the images in ``images``, and [B, 3, S, S].
+    Yields
+    ------
+    ``(indices, tensor)``: the places of the images in ``images``, and [B, 3, S, S].
 
-    Raises:
-        ValueError: ``batch_size`` is below 1.
-        UnreadableImage: after the last image, if not one of them could be read.
+    Raises
+    ------
+    ValueError
+        ``batch_size`` is below 1.
+    UnreadableImage
+        After the last image, if not one of them could be read.
 
+    Examples
+    --------
     >>> def preprocess(image):
     ...     return torch.full((3, 2, 2), float(image.getpixel((0, 0))[0]))
     >>> images = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in (10, 20, 30)]
@@ -239,11 +266,10 @@ class ImageBatches:
         first = self.skipped[0][2]
         if len(self.skipped) == len(self.images):
             raise UnreadableImage(f"None of the {len(self.images)} images can be read. {first}")
-        names = ", ".join(name for _, name, _ in self.skipped[:5])
-        more = f" and {len(self.skipped) - 5} more" if len(self.skipped) > 5 else ""
+        names = [name for _, name, _ in self.skipped]
         warnings.warn(
             f"{len(self.skipped)} of {len(self.images)} images cannot be read and were left out: "
-            f"{names}{more}. The first: {first}",
+            f"{some(names)}. The first: {first}",
             stacklevel=3,
         )
 
@@ -255,8 +281,10 @@ def batches(
     progress: bool = True,
     desc: str | None = None,
 ) -> ImageBatches:
-    """Return :class:`ImageBatches` of these arguments; a function, to be read in a ``for`` line.
+    """An :class:`ImageBatches` of these arguments; a function, to be read in a ``for`` line.
 
+    Examples
+    --------
     >>> len(batches([Image.new("RGB", (4, 4))] * 5, preprocess=None, batch_size=2))
     3
     """

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from piaa_utils.constants import BANK_SIZE, SELECTION_TEMPERATURE
+from piaa_utils.messages import some
 
 
 def patch_probabilities(
@@ -73,6 +74,8 @@ class PatchBank:
     n_classes : C.
     k : patches kept for a class; 512 in the paper. A class with fewer keeps all of them.
     temperature : factor on the cosines; 60 in the paper.
+    per_image : the most patches that one image may give a class; None, as in the paper, sets no
+        limit. See ``purify="spread"`` of :func:`piaa_utils.purification.learn_classifier`.
 
     Attributes
     ----------
@@ -99,13 +102,15 @@ class PatchBank:
         n_classes: int,
         k: int = BANK_SIZE,
         temperature: float = SELECTION_TEMPERATURE,
+        per_image: int | None = None,
     ) -> None:
-        if n_classes < 1 or k < 1:
+        if n_classes < 1 or k < 1 or (per_image is not None and per_image < 1):
             raise ValueError(
-                f"A bank needs at least one class and one patch a class: "
-                f"got n_classes={n_classes}, k={k}."
+                f"A bank needs at least one class, one patch a class and one an image: "
+                f"got n_classes={n_classes}, k={k}, per_image={per_image}."
             )
         self.n_classes, self.k, self.temperature = n_classes, k, temperature
+        self.per_image = per_image
         self.labels = torch.empty(0, dtype=torch.int64)
         self.entropy = torch.empty(0)
         self.image_id = torch.empty(0, dtype=torch.int64)
@@ -166,14 +171,14 @@ class PatchBank:
 
         # A patch above the K-th entropy of a full class cannot enter: most of the batch ends here.
         rows = (entropies <= self._limits().to(device)[labels]).nonzero().squeeze(1)
+        n_patches = patches.shape[1]
+        keys = labels[rows], entropies[rows], ids[rows // n_patches].long(), rows % n_patches
+        if self.per_image is not None:
+            best = _first_of_each_image(*keys, self.per_image)
+            rows, keys = rows[best], tuple(key[best] for key in keys)
         if len(rows) == 0:
             return
-        n_patches = patches.shape[1]
-        self._absorb(
-            (labels[rows], entropies[rows], ids[rows // n_patches].long(), rows % n_patches),
-            patches.flatten(0, 1)[rows],
-            probs.flatten(0, 1)[rows].float(),
-        )
+        self._absorb(keys, patches.flatten(0, 1)[rows], probs.flatten(0, 1)[rows].float())
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -196,11 +201,11 @@ class PatchBank:
         >>> left.merge(right).image_id.tolist()
         [1]
         """
-        mine = (self.n_classes, self.k, self.temperature)
-        theirs = (other.n_classes, other.k, other.temperature)
+        mine = (self.n_classes, self.k, self.temperature, self.per_image)
+        theirs = (other.n_classes, other.k, other.temperature, other.per_image)
         if mine != theirs:
             raise ValueError(
-                f"Only banks with the same (n_classes, k, temperature) can be merged: "
+                f"Only banks with the same (n_classes, k, temperature, per_image) can be merged: "
                 f"{mine} and {theirs}."
             )
         merged = PatchBank(*mine)
@@ -267,7 +272,7 @@ class PatchBank:
         norms = torch.linalg.vector_norm(patches.float(), dim=-1)
         bad = ~norms.isfinite().all(dim=1)
         if bad.any():
-            names = _some(ids.to(bad.device)[bad].tolist())
+            names = some(ids.to(bad.device)[bad].tolist())
             raise ValueError(
                 f"The patch features of image {names} hold NaN or infinite values: "
                 f"leave the image out, or check the backbone's weights and precision."
@@ -290,7 +295,7 @@ class PatchBank:
         known = torch.isin(ids.to(self.image_id), self.image_id)
         if known.any():
             raise ValueError(
-                f"Image id {_some(ids.to(known.device)[known].tolist())} is in the bank already: "
+                f"Image id {some(ids.to(known.device)[known].tolist())} is in the bank already: "
                 f"count the images over the whole set, and show each of them once."
             )
 
@@ -316,7 +321,9 @@ def _first_of_each_class(
     return order[rank < k]
 
 
-def _some(values: list[int], limit: int = 5) -> str:
-    """'1, 2, 3': a list for a message, cut where it is long."""
-    more = f" and {len(values) - limit} more" if len(values) > limit else ""
-    return ", ".join(str(v) for v in values[:limit]) + more
+def _first_of_each_image(
+    labels: Tensor, entropies: Tensor, ids: Tensor, index: Tensor, m: int
+) -> Tensor:
+    """Positions of the first m rows of each class and image, by (entropy, index)."""
+    pair = torch.unique(torch.stack([labels, ids]), dim=1, return_inverse=True)[1]
+    return _first_of_each_class(pair, entropies, ids, index, m)
