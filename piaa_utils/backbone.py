@@ -41,19 +41,20 @@ BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"} 
 class Backbone:
     """A frozen CLIP and what the method asks of it. Made by :func:`load_backbone`.
 
-    Attributes:
-        model: the open_clip model; evaluation mode, float32, no gradients.
-        name: "mini", or architecture/weights, such as "ViT-B-16-quickgelu/openai".
-        image_size: S, the side of the square image in pixels.
-        grid: g, patches along a side; N = g * g patches.
-        depth: L, blocks of the image tower.
-        width: D_v, channels of its tokens.
-        dim: D, channels of the joint embedding.
-        quick_gelu: True where the model computes QuickGELU, False for GELU.
-        device: where the model is and where features come out.
-        preprocess: PIL image -> float tensor [3, S, S]: short side to S (bicubic), centre crop,
-            RGB in [0, 1], then minus mean, over standard deviation.
-        tokenizer: list of strings -> tokens [n, context], or None for a vocabulary not CLIP's.
+    Attributes
+    ----------
+    model : the open_clip model; evaluation mode, float32, no gradients.
+    name : "mini", or architecture/weights, such as "ViT-B-16-quickgelu/openai".
+    image_size : S, the side of the square image in pixels.
+    grid : g, patches along a side; N = g * g patches.
+    depth : L, blocks of the image tower.
+    width : D_v, channels of its tokens.
+    dim : D, channels of the joint embedding.
+    quick_gelu : True where the model computes QuickGELU, False for GELU.
+    device : where the model is and where features come out.
+    preprocess : PIL image -> float tensor [3, S, S]: short side to S (bicubic), centre crop,
+        RGB in [0, 1], then minus mean, over standard deviation.
+    tokenizer : list of strings -> tokens [n, context], or None for a vocabulary not CLIP's.
     """
 
     def __init__(self, model: nn.Module, name: str, tokenizer=None, device=None):
@@ -89,16 +90,19 @@ class Backbone:
     def encode_text(
         self, class_names: Sequence[str], templates: Sequence[str] = ("a photo of a {}",)
     ) -> Tensor:
-        """Return the text embeddings t_c of classes: [C, D], unit rows.
+        """The text embeddings t_c of classes: [C, D], unit rows.
 
         Of several templates: the mean of their unit embeddings, brought back to unit length.
 
-        Args:
-            class_names: C names, none empty.
-            templates: sentences with ``{}`` where the name goes.
+        Parameters
+        ----------
+        class_names : C names, none empty.
+        templates : sentences with ``{}`` where the name goes.
 
-        Raises:
-            ValueError: no names, an empty one, a template without ``{}``, or no tokenizer.
+        Raises
+        ------
+        ValueError
+            No names, an empty one, a template without ``{}``, or no tokenizer.
         """
         if isinstance(class_names, str) or isinstance(templates, str):
             raise ValueError("Class names and templates are lists of strings, not one string.")
@@ -126,23 +130,30 @@ def load_backbone(
 ) -> Backbone:
     """Load a CLIP with a plain-ViT image tower.
 
-    Args:
-        model: "mini", the CLIP embedded in this repository (no network); or the name of an
-            open_clip architecture, such as "ViT-B-16-quickgelu"; or an open_clip model that you
-            built (it is copied, yours stays as it is).
-        pretrained: the weights: a tag of open_clip such as "openai" (downloaded once), or a
-            checkpoint file: OpenAI's TorchScript ``.pt``, a state dict, ``.safetensors``. Nothing
-            in a file is run. None for "mini" and, if it has its weights, for your own model.
-        device: None takes CUDA or MPS where there is one, else the CPU.
-        image_size: None keeps the tower's own; another multiple of the patch size interpolates
-            the position embeddings (bicubic).
+    Parameters
+    ----------
+    model : "mini", the CLIP embedded in this repository (no network); or the name of an
+        open_clip architecture, such as "ViT-B-16-quickgelu"; or an open_clip model that you
+        built (it is copied, yours stays as it is).
+    pretrained : the weights: a tag of open_clip such as "openai" (downloaded once), or a
+        checkpoint file: OpenAI's TorchScript ``.pt``, a state dict, ``.safetensors``. Nothing
+        in a file is run. None for "mini" and, if it has its weights, for your own model.
+    device : None takes CUDA or MPS where there is one, else the CPU.
+    image_size : None keeps the tower's own; another multiple of the patch size interpolates
+        the position embeddings (bicubic).
 
-    Raises:
-        ValueError: an unknown name or tag; a tower that is no plain ViT; weights of another
-            architecture or trained with the other activation; an unreadable file.
-        FileNotFoundError: no such checkpoint file.
-        ConnectionError: the weights of a tag could not be downloaded.
+    Raises
+    ------
+    ValueError
+        An unknown name; a tower that is no plain ViT; no weights, weights of another architecture
+        or trained with the other activation; an unreadable file.
+    FileNotFoundError
+        Neither a tag nor a checkpoint file of that name, or no embedded mini-CLIP.
+    ConnectionError
+        The weights of a tag could not be downloaded.
 
+    Examples
+    --------
     >>> tower = {"image_size": 96, "patch_size": 16, "layers": 12, "width": 64}
     >>> text = {"context_length": 16, "width": 64, "heads": 1, "layers": 1}
     >>> backbone = load_backbone(open_clip.CLIP(32, tower, text, quick_gelu=True), device="cpu")
@@ -152,6 +163,11 @@ def load_backbone(
     torch.Size([2, 32])
     """
     if model == MINI:
+        if pretrained is not None:
+            raise ValueError(
+                f'The backbone "{MINI}" brings its own weights: leave out '
+                f"pretrained={str(pretrained)!r}, or name the architecture that it belongs to."
+            )
         clip, name = mini_clip(), MINI
     elif isinstance(model, str):
         clip, name = named_clip(model.replace("/", "-"), pretrained)
@@ -170,7 +186,7 @@ def load_backbone(
 
 
 def mini_clip() -> nn.Module:
-    """Return the mini-CLIP of data/mini_clip."""
+    """The mini-CLIP of data/mini_clip."""
     folder = data_dir() / "mini_clip"
     config = folder / "open_clip_config.json"
     if not config.is_file():
@@ -183,7 +199,7 @@ def mini_clip() -> nn.Module:
 
 
 def named_clip(name: str, pretrained: str | Path | None) -> tuple[nn.Module, str]:
-    """Return an open_clip architecture with weights of a tag or a file, and its full name."""
+    """An open_clip architecture with weights of a tag or a file, and its full name."""
     config = plain_config(name)
     if pretrained is None:
         raise ValueError(f"{name} needs weights: pretrained='openai', or a checkpoint file.")
@@ -206,7 +222,7 @@ def named_clip(name: str, pretrained: str | Path | None) -> tuple[nn.Module, str
 
 
 def plain_config(name: str) -> dict:
-    """Return open_clip's configuration of an architecture; refuse those that are no plain ViT."""
+    """The open_clip configuration of an architecture; refuse those that are no plain ViT."""
     if name not in open_clip.list_models():
         raise ValueError(
             f"open_clip knows no architecture {name!r}; open_clip.list_models() names them, "
@@ -229,7 +245,7 @@ def plain_config(name: str) -> dict:
 
 
 def download(name: str, tag: str) -> nn.Module:
-    """Return an architecture with the weights of an open_clip tag, downloaded or from cache."""
+    """An architecture with the weights of an open_clip tag, downloaded or from cache."""
     try:
         return open_clip.create_model(name, pretrained=tag)
     except Exception as error:  # open_clip, the hub and the network raise many kinds
@@ -255,9 +271,12 @@ def check_activation(name: str, config: dict, demands_quick_gelu: bool, weights:
 def load_weights(clip: nn.Module, path: str | Path, name: str) -> None:
     """Load a checkpoint file into a model of the same architecture (float32 from any precision).
 
-    Raises:
-        FileNotFoundError, ValueError: see :func:`piaa_utils.checkpoint.read_state_dict`; and the
-            first tensor that is missing, unknown or of another shape.
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`piaa_utils.checkpoint.read_state_dict`.
+    ValueError
+        Naming the first tensor that is missing, unknown or of another shape.
     """
     state = read_state_dict(path)
     state = {n: t for n, t in state.items() if n.split(".")[-1] not in BOOKKEEPING}
@@ -283,7 +302,7 @@ def load_weights(clip: nn.Module, path: str | Path, name: str) -> None:
 
 
 def tokenizer(clip: nn.Module, model: str | nn.Module):
-    """Return the tokenizer of a model, or None where the vocabulary is not CLIP's."""
+    """The tokenizer of a model, or None where the vocabulary is not CLIP's."""
     if isinstance(model, str) and model != MINI:
         return open_clip.get_tokenizer(model.replace("/", "-"))
     if getattr(clip, "vocab_size", None) != CLIP_VOCABULARY:
@@ -297,11 +316,8 @@ def resize_positions(visual: VisionTransformer, image_size: int) -> None:
     if image_size <= 0 or image_size % patch:
         raise ValueError(f"image_size={image_size} must be a multiple of the patch size, {patch}.")
     grid = image_size // patch
-    cls, patches = (
-        visual.positional_embedding.detach()
-        .float()
-        .split([1, len(visual.positional_embedding) - 1])
-    )
+    positions = visual.positional_embedding.detach().float()
+    cls, patches = positions[:1], positions[1:]
     patches = patches.T.unflatten(1, visual.grid_size)[None]  # [1, D_v, g, g]
     patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True)
     visual.positional_embedding = nn.Parameter(torch.cat([cls, patches[0].flatten(1).T]))
@@ -340,7 +356,7 @@ def refuse(name: str, found: str) -> None:
 
 
 def activation(model: nn.Module, name: str) -> type[nn.Module]:
-    """Return the activation that all blocks of both towers compute: QuickGELU or ``nn.GELU``."""
+    """The activation that all blocks of both towers compute: QuickGELU or ``nn.GELU``."""
     found = {type(m) for n, m in model.named_modules() if n.endswith("mlp.gelu")}
     if len(found) != 1 or not found <= {QuickGELU, nn.GELU}:
         names = " and ".join(sorted(kind.__name__ for kind in found))
@@ -349,7 +365,7 @@ def activation(model: nn.Module, name: str) -> type[nn.Module]:
 
 
 def best_device() -> str:
-    """Return "cuda", "mps" or "cpu": the first that there is."""
+    """The first device that there is: "cuda", "mps" or "cpu"."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -29,15 +29,21 @@ DTYPES = {
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict of a checkpoint file: names to tensors, on the CPU, as stored.
+    """The state dict of a checkpoint file: names to tensors, on the CPU, as stored.
 
-    Args:
-        path: a ``.safetensors`` file, a file of ``torch.save``, or a TorchScript archive.
+    Parameters
+    ----------
+    path : a ``.safetensors`` file, a file of ``torch.save``, or a TorchScript archive.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no weights, is damaged, or could only be read by running its code.
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It holds no weights, is damaged, or could only be read by running its code.
 
+    Examples
+    --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "weights.pt"
     >>> torch.save({"state_dict": {"module.proj": torch.ones(2, 3)}}, file)
@@ -72,14 +78,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 def is_torchscript(path: Path) -> bool:
     """Tell whether a file is a TorchScript archive: only those hold ``constants.pkl``."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:  # no archive, or one whose table of contents is damaged
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Return every tensor of a TorchScript archive under its dotted name; the code stays shut."""
+    """Every tensor of a TorchScript archive under its dotted name; the code stays shut."""
     with zipfile.ZipFile(path) as archive:
         main = min((n for n in archive.namelist() if n.endswith("/data.pkl")), key=len)
         with archive.open(main) as stream:
@@ -120,12 +127,12 @@ class TensorsOnly(pickle.Unpickler):
 
 
 def rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
-    """Return the view of a storage that a pickled tensor describes."""
+    """The view of a storage that a pickled tensor describes."""
     return storage.as_strided(size, stride, offset)
 
 
 def untagged(value: object, _type: str) -> object:
-    """Return a list or dictionary attribute without the TorchScript type noted beside it."""
+    """A list or dictionary attribute without the TorchScript type noted beside it."""
     return value
 
 

@@ -456,6 +456,13 @@ def test_a_truncated_file(tmp_path, file):
         read_state_dict(path)
 
 
+def test_an_archive_with_a_damaged_table_of_contents(tmp_path):
+    path = write(small_clip(**SMALL), tmp_path / "state.pt")
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x00\x00"))
+    with pytest.raises(ValueError, match="state.pt cannot be read as weights"):
+        load_backbone("small-test-quickgelu", path)
+
+
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], {"state_dict": 1}])
 def test_a_file_of_something_else(tmp_path, content):
     torch.save(content, tmp_path / "state.pt")
@@ -613,6 +620,11 @@ def test_mini(mini_folder, recwarn):
     torch.testing.assert_close(white, torch.ones(3, 112, 112))
     assert encode(backbone, golden_images()[:, :, :112, :112])["scclip"].shape == (3, 49, 64)
     assert not recwarn
+
+
+def test_mini_takes_no_other_weights():
+    with pytest.raises(ValueError, match="brings its own weights: leave out pretrained='openai'"):
+        load_backbone("mini", "openai")
 
 
 def test_mini_missing(mini_folder):
