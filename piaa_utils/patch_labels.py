@@ -8,17 +8,24 @@ MIXED = -3  # no class and not the background either covers enough of the patch
 
 
 def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
-    """The class of each patch: the one that covers at least `share` of its pixels.
+    """The class of each patch: the one that covers most of it, if at least `share` of its pixels.
 
     Parameters
     ----------
-    mask : int [S, S], class index of each pixel, as ``VOCLayout.masks`` gives it.
+    mask : int [S, S], class index of each pixel, as ``VOCLayout.masks`` gives it; below 0 is no
+        class (``BACKGROUND``, ``VOID``).
     grid : g, patches along a side; S must be a multiple of it.
-    share : least share of the patch's pixels, above 0.
+    share : least share of the patch's pixels, above 0 and at most 1.
 
     Returns
     -------
-    int [g*g], row by row: class index, -1 for background, or ``MIXED``.
+    int [g*g], row by row: a value of the mask, or ``MIXED``. Of two values that cover as much, the
+    larger, so that an object wins over the background.
+
+    Raises
+    ------
+    ValueError
+        If the mask is no square of g x g patches, or `share` is out of range.
 
     Examples
     --------
@@ -29,12 +36,12 @@ def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
     >>> patch_labels(mask, grid=2, share=0.9).tolist()
     [7, -3, -1, -1]
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"share is a share above 0 and at most 1: got {share}.")
     side = mask.shape[0] // grid
     if mask.shape != (side * grid, side * grid):
         raise ValueError(f"A mask of shape {mask.shape} does not divide into {grid} x {grid}.")
     patches = mask.reshape(grid, side, grid, side).swapaxes(1, 2).reshape(grid * grid, -1)
-    labels = np.full(grid * grid, MIXED)
-    for value in np.unique(mask):
-        covered = (patches == value).mean(axis=1)
-        labels[covered >= share] = value
-    return labels
+    values = np.unique(mask)[::-1].astype(np.int64)
+    covered = np.stack([(patches == value).mean(axis=1) for value in values])
+    return np.where(covered.max(axis=0) >= share, values[covered.argmax(axis=0)], MIXED)

@@ -83,5 +83,11 @@ def test_patch_labels_of_known_masks():
     mask[:2, :2] = [[3, 3], [3, -1]]
     mask[2:, 2:] = [[4, 4], [5, 5]]
     assert patch_labels(mask, 2, share=0.7).tolist() == [3, -1, -1, MIXED]
+    # Half and half: the larger index. With a small share, the one that covers most.
+    assert patch_labels(mask, 2).tolist() == [3, -1, -1, 5]
+    mask[:2, 2:] = [[7, 7], [7, 9]]
+    assert patch_labels(mask, 2, share=0.2)[1] == 7
     with pytest.raises(ValueError, match="does not divide into 3 x 3"):
         patch_labels(mask, 3)
+    with pytest.raises(ValueError, match="share above 0"):
+        patch_labels(mask, 2, share=0)
