@@ -20,7 +20,7 @@ test: $(READY)  ## lint, unit tests with coverage, doctests
 	$(PYTHON) -m pytest --cov=piaa_utils
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(PYTHON) -m jupyterlab notebooks
+	$(PYTHON) -m jupyterlab $(wildcard notebooks)
 
 clean:  ## remove the virtual environment, caches and results
 	rm -rf .venv cache results .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info

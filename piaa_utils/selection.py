@@ -88,6 +88,11 @@ class PatchBank:
     image_id, patch_index : [n] int64, where each row came from.
     counts : [C] int64, rows of each class.
 
+    Raises
+    ------
+    ValueError
+        On n_classes or k below 1.
+
     Examples
     --------
     >>> bank = PatchBank(n_classes=2, k=1)
@@ -186,7 +191,11 @@ class PatchBank:
         """A new bank of what this one and another, of other images, have seen together.
 
         Exact, associative and commutative: the result is the bank that one pass over all the images
-        would have given.
+        would have given. The two banks stay as they are.
+
+        Parameters
+        ----------
+        other : a bank of the same classes, K and temperature, that has seen other images.
 
         Raises
         ------

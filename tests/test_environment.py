@@ -120,6 +120,14 @@ def test_make_alone_lists_the_commands(copy):
 
 
 @needs_make
+def test_lab_opens_the_notebooks_where_there_are_some(copy):
+    """JupyterLab does not start in a folder that is missing."""
+    assert make(copy, "-n", "lab").stdout.rstrip().endswith("-m jupyterlab")
+    (copy / "notebooks").mkdir()
+    assert make(copy, "-n", "lab").stdout.rstrip().endswith("-m jupyterlab notebooks")
+
+
+@needs_make
 def test_second_make_does_not_install_again(copy):
     assert "pip install" in make(copy, "-n", "run").stdout
     program(copy / ".venv/bin/python", "exit 0")
