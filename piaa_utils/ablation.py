@@ -31,10 +31,9 @@ from piaa_utils.images import batches
 from piaa_utils.metrics import bootstrap_map, mean_average_precision, paired_bootstrap
 from piaa_utils.patch_labels import patch_labels
 from piaa_utils.pipeline import PIAA
-from piaa_utils.purification import learn_classifier
+from piaa_utils.purification import PER_IMAGE, learn_classifier
 from piaa_utils.selection import PatchBank
 
-SCALE = CONSTANTS["mini"]["cls_scale"]
 ENCODER = "scclip"
 # The columns of the table: where it is measured, on which classes, learned from which pictures.
 COLUMNS = {
@@ -42,18 +41,22 @@ COLUMNS = {
     "test_unseen": ("test_unseen", "voc", "learn_unseen"),
     "test, long list": ("test", "long", "learn"),
 }
+PVCL = {"released": None, "spread": PER_IMAGE}  # Stage II, and the bank's limit for an image
 ROWS = (
     "[CLS]",
     *(f"patches + text, {name}" for name in ENCODERS),
-    f"{ENCODER} + PVCL",
-    f"{ENCODER} + PVCL + PAA = PIAA",
+    "+ PVCL as released",
+    "+ PVCL, spread",
+    "+ PVCL as released + PAA",
+    "+ PVCL, spread + PAA = PIAA",
 )
-# (better, worse): each step of the paper, the whole, and the classifier alone.
+# (better, worse): the whole, the classifier alone, and each step of the paper.
 STEPS = {
     "PIAA - [CLS]": (ROWS[-1], ROWS[0]),
     "encoder: scclip - vanilla": (f"patches + text, {ENCODER}", "patches + text, vanilla"),
-    "PVCL - text, same patches": (ROWS[-2], f"patches + text, {ENCODER}"),
-    "PAA - maximum of PVCL": (ROWS[-1], ROWS[-2]),
+    "PVCL - text, same patches": ("+ PVCL, spread", f"patches + text, {ENCODER}"),
+    "PAA - maximum of the patches": (ROWS[-1], "+ PVCL, spread"),
+    "released PVCL - text": ("+ PVCL as released", f"patches + text, {ENCODER}"),
 }
 
 
@@ -82,17 +85,21 @@ def features(backbone: Backbone, split: str, encoders: Sequence[str], seconds: d
 def learn(key: str, backbone: Backbone, split: str, lists: Sequence[str]) -> dict[str, Any]:
     """PVCL on a split, for several class lists; and GDA with the masks' labels, the oracle.
 
-    Returns {list: {"W", "b", "report"}, "oracle": {"W", "b"}, "bank" (of "voc"), its
-    "purity", "seconds"}. `key` names what else the result depends on, for the cache.
+    Returns {list: {method: {"W", "b", "report"}}, "oracle": {"W", "b"}, "bank" (of "voc"),
+    "purity" of the banks, "seconds"}. `key` names what else the result depends on, for the cache.
     """
     text = {name: backbone.encode_text(class_list(name)) for name in lists}
-    banks = {name: PatchBank(len(t)) for name, t in text.items()}
+    banks = {
+        (name, method): PatchBank(len(text[name]), per_image=limit)
+        for name in lists
+        for method, limit in PVCL.items()
+    }
     dataset, seconds = mini_scenes(split), {}
     truth, rows, labels = [], [], []
     for indices, batch in features(backbone, split, (ENCODER,), seconds):
         patches = batch[ENCODER]
         start = time.perf_counter()
-        for name, bank in banks.items():
+        for (name, _), bank in banks.items():
             bank.update(patches, text[name], indices)
         seconds["selection"] = seconds.get("selection", 0.0) + time.perf_counter() - start
         for i, x in zip(indices, patches, strict=True):
@@ -100,15 +107,23 @@ def learn(key: str, backbone: Backbone, split: str, lists: Sequence[str]) -> dic
             on_object = truth[-1] >= 0
             rows.append(x[torch.from_numpy(on_object)])
             labels.append(truth[-1][on_object])
-    out: dict[str, Any] = {}
-    for name, bank in banks.items():
+    shown = np.stack(truth)
+    out: dict[str, Any] = {name: {} for name in lists} | {"purity": {}}
+    for (name, method), bank in banks.items():
         start = time.perf_counter()
-        W, b, report = learn_classifier(bank, text[name], class_names=class_list(name))
+        W, b, report = learn_classifier(
+            bank,
+            text[name],
+            method,
+            CONSTANTS["mini"]["purify_temperature"],
+            class_names=class_list(name),
+        )
         seconds[f"GDA, {name}"] = time.perf_counter() - start
-        out[name] = {"W": W, "b": b, "report": report}
-    bank = out["bank"] = banks["voc"]
-    shown = np.stack(truth)[bank.image_id.numpy(), bank.patch_index.numpy()]
-    out["purity"] = float((shown == bank.labels.numpy()).mean())
+        out[name][method] = {"W": W, "b": b, "report": report}
+        if name == "voc":
+            right = shown[bank.image_id.numpy(), bank.patch_index.numpy()] == bank.labels.numpy()
+            out["purity"][method] = float(right.mean())
+    out["bank"] = banks["voc", "spread"]
     oracle = GaussianDiscriminantAnalysis(prototypes=text["voc"].numpy())
     oracle.fit(torch.cat(rows).numpy(), np.concatenate(labels))
     out["oracle"] = {"W": as_tensor(oracle.coef_.T), "b": as_tensor(oracle.intercept_)}
@@ -135,10 +150,9 @@ def measure(
         truth = np.stack([patch_labels(dataset.masks(i), backbone.grid) for i in indices])
         truth = torch.from_numpy(truth)
         readers = {f"{e}, text": batch[e] @ text["voc"].T for e in ENCODERS}
-        for reader in ("voc", "oracle"):
-            c = learned[reader]
-            title = {"voc": "PVCL", "oracle": "oracle GDA"}[reader]
-            readers[f"{ENCODER}, {title}"] = batch[ENCODER] @ c["W"] + c["b"]
+        classifiers = {f"PVCL {m}": learned["voc"][m] for m in PVCL}
+        for reader, c in (classifiers | {"oracle GDA": learned["oracle"]}).items():
+            readers[f"{ENCODER}, {reader}"] = batch[ENCODER] @ c["W"] + c["b"]
         for reader, logits in readers.items():
             hit = logits.argmax(-1) == truth
             right.setdefault(reader, []).append(hit[truth >= 0])
@@ -150,20 +164,19 @@ def measure(
     }
 
 
-def batch_scores(batch: dict[str, Tensor], text: Tensor, classifier: dict) -> dict[str, Tensor]:
+def batch_scores(batch: dict[str, Tensor], text: Tensor, classifiers: dict) -> dict[str, Tensor]:
     """The scores [B, C] of every row of the table."""
-    logits = batch[ENCODER] @ classifier["W"] + classifier["b"]
-    by_text = {
-        f"patches + text, {name}": spatial_evidence(torch.softmax(SCALE * batch[name] @ text.T, -1))
-        for name in ENCODERS
-    }
-    constants = {k: CONSTANTS["mini"][k] for k in ("cls_scale", "patch_scale")}
-    return {
-        ROWS[0]: cls_scores(batch["cls"], text, SCALE),
-        **by_text,
-        ROWS[-2]: spatial_evidence(spatial_softmax(logits)),
-        ROWS[-1]: paa(logits, batch["cls"], text, **constants),
-    }
+    c = CONSTANTS["mini"]
+    out = {"[CLS]": cls_scores(batch["cls"], text, c["cls_scale"])}
+    for name in ENCODERS:
+        p = torch.softmax(c["cls_scale"] * batch[name] @ text.T, dim=-1)
+        out[f"patches + text, {name}"] = spatial_evidence(p)
+    for method, title in (("released", "+ PVCL as released"), ("spread", "+ PVCL, spread")):
+        logits = batch[ENCODER] @ classifiers[method]["W"] + classifiers[method]["b"]
+        out[title] = spatial_evidence(spatial_softmax(logits))
+        whole = " + PAA = PIAA" if method == "spread" else " + PAA"
+        out[title + whole] = paa(logits, batch["cls"], text, c["cls_scale"], c["patch_scale"])
+    return out
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
@@ -223,7 +236,7 @@ def row_seconds(measured: dict, learned: dict) -> dict[str, float]:
     out |= {f"patches + text, {name}": base + spent[name] for name in ENCODERS}
     once = learned["seconds"]
     learning = once["cls"] + once[ENCODER] + once["selection"] + once["GDA, voc"]
-    out[ROWS[-2]] = out[ROWS[-1]] = out[f"patches + text, {ENCODER}"] + learning
+    out |= dict.fromkeys(ROWS[-4:], out[f"patches + text, {ENCODER}"] + learning)
     return out
 
 
@@ -293,7 +306,7 @@ def run(out: Path, cache: Path) -> dict[str, Any]:
         "patch accuracy": {s: m["patch accuracy"] for s, m in measured.items()},
         "bank purity": {s: m["purity"] for s, m in learned.items()},
         "images and texts told apart by a line": separability(measured["test"]["cls"], text),
-        "stages": {s: m["voc"]["report"] for s, m in learned.items()},
+        "stages": {s: {m: x["report"] for m, x in r["voc"].items()} for s, r in learned.items()},
         "backbone": {"name": backbone.name, "weights_hash": backbone.weights_hash},
         "versions": {p: version(p) for p in ("torch", "open_clip_torch", "scikit-learn", "numpy")},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

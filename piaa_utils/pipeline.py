@@ -26,12 +26,11 @@ from piaa_utils.constants import (
     CLS_WEIGHT,
     CONSTANTS,
     EVIDENCE_TEMPERATURE,
-    SELECTION_TEMPERATURE,
 )
 from piaa_utils.datasets import MINI_CLASSES
 from piaa_utils.encoders import encode
 from piaa_utils.images import batches, open_image
-from piaa_utils.purification import learn_classifier
+from piaa_utils.purification import PER_IMAGE, learn_classifier
 from piaa_utils.selection import PatchBank
 
 FORMAT = 1  # of saved classifiers
@@ -49,7 +48,9 @@ class PIAA(BaseEstimator):
     encoder : a patch encoder of ``piaa_utils.encoders.ENCODERS``.
     templates : prompts with ``{}``; one in the paper.
     n_select : K, patches kept for each class; 512 in the paper.
-    purify, purify_temperature : Stage II, see :func:`piaa_utils.purification.purify`.
+    purify : "spread" (ours, the default), "released" (the authors' code) or None, see
+        :func:`piaa_utils.purification.learn_classifier`.
+    purify_temperature : T of "released".
     cls_scale, patch_scale : s and m of the aggregation; by default those for VOC and the mini
         world. ``piaa_utils.constants.CONSTANTS`` has the paper's other data sets.
     cls_weight : share of [CLS] in the score; 0.1 in the paper.
@@ -82,7 +83,7 @@ class PIAA(BaseEstimator):
         encoder: str = "scclip",
         templates: Sequence[str] = ("a photo of a {}",),
         n_select: int = BANK_SIZE,
-        purify: str | None = "released",
+        purify: str | None = "spread",
         purify_temperature: float = CONSTANTS["mini"]["purify_temperature"],
         cls_scale: float = CONSTANTS["mini"]["cls_scale"],
         patch_scale: float = CONSTANTS["mini"]["patch_scale"],
@@ -130,7 +131,8 @@ class PIAA(BaseEstimator):
         Banks of parts of a collection can be merged if their image ids differ: see ``PatchBank``.
         """
         self._prepare()
-        bank = PatchBank(len(self.class_names), self.n_select, SELECTION_TEMPERATURE)
+        per_image = PER_IMAGE if self.purify == "spread" else None
+        bank = PatchBank(len(self.class_names), self.n_select, per_image=per_image)
         for indices, features in self._encoded(images, "selecting patches"):
             bank.update(features[self.encoder], self.text_, indices)
         return bank

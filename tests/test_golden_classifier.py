@@ -63,8 +63,8 @@ def test_the_report_counts_what_stage_two_keeps(temperature, kept):
         "Stage I selected",
         "Stage II kept",
     ]
-    (stage,) = report["rounds"]
-    assert stage == {"predicted": [40] * 6 + [0, 40], "kept": kept, "text_fallback": [6]}
+    assert report["predicted"] == [40] * 6 + [0, 40] and report["kept"] == kept
+    assert report["text_fallback"] == [6]
     assert not report["kept_nothing"]
 
 
@@ -75,4 +75,4 @@ def test_at_temperature_one_stage_two_keeps_nothing_and_stage_one_stays():
     agree(W, GOLDEN["W1"])
     agree(b, GOLDEN["b1"])
     assert report["kept_nothing"]
-    assert report["rounds"][0]["kept"] == [0] * 8
+    assert report["kept"] == [0] * 8

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 
 from piaa_utils.gda import GaussianDiscriminantAnalysis
-from piaa_utils.purification import METHODS, learn_classifier, purify
+from piaa_utils.purification import learn_classifier, purify_released
 from piaa_utils.selection import PatchBank
 
 
@@ -22,7 +23,7 @@ def test_released_keeps_what_reaches_mean_plus_unbiased_deviation():
     # Predicted class 0: q = 0.9, 0.6, 0.6, 0.6; mean 0.675, std 0.15: only 0.9 reaches 0.825.
     # Predicted class 1: q = 0.6, 0.9; mean 0.75, std 0.212: neither reaches 0.962.
     logits = logits_for([0.9, 0.6, 0.6, 0.6, 0.4, 0.1])
-    kept = purify(logits, torch.zeros(6, dtype=torch.int64), "released", temperature=1.0)
+    kept = purify_released(logits, temperature=1.0)
     assert kept.rows.tolist() == [0]
     assert kept.labels.tolist() == [0]
     assert kept.counts.tolist() == [1, 0]
@@ -31,13 +32,13 @@ def test_released_keeps_what_reaches_mean_plus_unbiased_deviation():
 
 def test_released_uses_the_unbiased_deviation():
     # q = 0.9, 0.8, 0.6: mean 0.767, std 0.153 (n - 1): 0.919 keeps none; 0.125 (n) would keep 0.9.
-    kept = purify(logits_for([0.9, 0.8, 0.6]), torch.zeros(3, dtype=torch.int64), "released", 1.0)
+    kept = purify_released(logits_for([0.9, 0.8, 0.6]), 1.0)
     assert len(kept.rows) == 0
 
 
 def test_released_drops_a_lone_row_and_keeps_all_equal_ones():
     logits = torch.tensor([[1.0, 0, 0], [0, 1.1, 0], [0, 1.1, 0], [0, 1.1, 0]])
-    kept = purify(logits, torch.zeros(4, dtype=torch.int64), "released", temperature=1.0)
+    kept = purify_released(logits, temperature=1.0)
     assert kept.rows.tolist() == [1, 2, 3]
     assert kept.labels.tolist() == [1, 1, 1]
     assert kept.counts.tolist() == [0, 3, 0]
@@ -45,63 +46,19 @@ def test_released_drops_a_lone_row_and_keeps_all_equal_ones():
 
 def test_released_keeps_all_that_float32_saturates():
     logits = torch.tensor([[0.2, 0.0], [0.3, 0.0], [0.9, 0.0]], dtype=torch.float64)
-    kept = purify(logits, torch.ones(3, dtype=torch.int64), "released", temperature=100.0)
+    kept = purify_released(logits, temperature=100.0)
     assert kept.rows.tolist() == [0, 1, 2]
     assert kept.weights.tolist() == [1.0, 1.0, 1.0]
 
 
-LOGITS = torch.tensor(
-    [[5, 1, 0], [3, 1, 0], [2, 1, 0], [0, 4, 3.5], [0, 4, 1], [0, 0, 9], [0, 7.0, 0]]
-)
-LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 2])  # the last two predictions disagree
-
-
-def test_agree_keeps_the_rows_whose_prediction_is_their_label():
-    kept = purify(LOGITS, LABELS, "agree", temperature=1.0)
-    assert kept.rows.tolist() == [0, 1, 2, 3, 4]
-    assert kept.labels.tolist() == [0, 0, 0, 1, 1]
-    assert kept.counts.tolist() == [3, 2, 0]
-    expected = torch.softmax(LOGITS[:5], dim=1).gather(1, LABELS[:5, None]).squeeze(1)
-    torch.testing.assert_close(kept.weights, expected)
-
-
-@pytest.mark.parametrize(
-    ("keep", "rows"),
-    [(0.1, [0, 4]), (0.5, [0, 1, 4]), (0.6, [0, 1, 3, 4]), (1.0, [0, 1, 2, 3, 4])],
-)
-def test_margin_keeps_a_share_of_each_class_rounded_up(keep, rows):
-    kept = purify(LOGITS, LABELS, "margin", temperature=1.0, keep=keep)
-    assert kept.rows.tolist() == rows
-    assert kept.labels.tolist() == LABELS[rows].tolist()
-
-
-def test_margin_with_one_class_keeps_the_first():
-    kept = purify(torch.ones(4, 1), torch.zeros(4, dtype=torch.int64), "margin", keep=0.5)
-    assert kept.rows.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("labels", "method", "keep", "message"),
-    [
-        (LABELS, "best", 0.5, "purify must be one of"),
-        (LABELS[:3], "agree", 0.5, r"labels \[n\]"),
-        (LABELS, "margin", 0.0, "share above 0"),
-        (LABELS, "margin", 1.1, "share above 0"),
-    ],
-)
-def test_purify_refuses_bad_options(labels, method, keep, message):
-    with pytest.raises(ValueError, match=message):
-        purify(LOGITS, labels, method, keep=keep)
-
-
-def noisy_bank(seed=0, n_classes=4, width=12):
+def noisy_bank(seed=0, n_classes=4, width=12, per_image=None):
     """Patches around shifted class centres: text reads some of them wrong."""
     rng = torch.Generator().manual_seed(seed)
     text = normalize(torch.randn(n_classes, width, generator=rng), dim=-1)
     centre = text + 0.5 * torch.randn(n_classes, width, generator=rng)
     true = torch.randint(n_classes, (10, 16), generator=rng)
     patches = normalize(centre[true] + 0.5 * torch.randn(10, 16, width, generator=rng), dim=-1)
-    bank = PatchBank(n_classes, k=30, temperature=5.0)
+    bank = PatchBank(n_classes, k=30, temperature=5.0, per_image=per_image)
     bank.update(patches, text, range(10))
     return bank, text
 
@@ -117,31 +74,37 @@ def test_stage_one_weighs_each_row_by_its_own_class_probability():
     gda = fit(bank.features, bank.labels, bank.probs.amax(dim=1), text)
     np.testing.assert_allclose(W, gda.coef_.T, rtol=1e-5)
     np.testing.assert_allclose(b, gda.intercept_, rtol=1e-5)
-    assert report["rounds"] == []
     assert report["selected"] == bank.counts.tolist()
     flat = fit(bank.features, bank.labels, torch.ones(len(bank)), text)
     assert np.abs(W.numpy() / flat.coef_.T - 1).max() > 0.01, "the weights make no difference"
 
 
 @pytest.mark.filterwarnings("ignore:Stage II kept no patch for")
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("rounds", [1, 3])
-def test_each_round_purifies_the_whole_bank_with_the_newest_classifier(method, rounds):
+def test_stages_two_and_three_start_from_stage_one_and_weigh_by_q():
     bank, text = noisy_bank()
     gda = fit(bank.features, bank.labels, bank.probs.amax(dim=1), text)
-    counts = []
-    for _ in range(rounds):
-        logits = torch.from_numpy(gda.decision_function(bank.features.numpy()))
-        kept = purify(logits, bank.labels, method, temperature=0.3, keep=0.4)
-        gda = fit(bank.features[kept.rows], kept.labels, kept.weights, text)
-        counts.append(kept.counts.tolist())
-    W, b, report = learn_classifier(bank, text, method, temperature=0.3, keep=0.4, rounds=rounds)
+    logits = torch.from_numpy(gda.decision_function(bank.features.numpy()))
+    kept = purify_released(logits, temperature=0.3)
+    gda = fit(bank.features[kept.rows], kept.labels, kept.weights, text)
+    W, b, report = learn_classifier(bank, text, "released", temperature=0.3)
     np.testing.assert_allclose(W, gda.coef_.T, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(b, gda.intercept_, rtol=1e-4, atol=1e-4)
-    assert [stage["kept"] for stage in report["rounds"]] == counts
-    assert all(sum(stage["predicted"]) == len(bank) for stage in report["rounds"])
-    assert sum(counts[0]) < len(bank)
+    assert report["kept"] == kept.counts.tolist() and sum(report["kept"]) < len(bank)
+    assert sum(report["predicted"]) == len(bank)
     json.dumps(report)
+
+
+def test_spread_is_stage_one_on_a_bank_that_takes_few_patches_of_an_image():
+    bank, text = noisy_bank(per_image=2)
+    pairs = zip(bank.image_id.tolist(), bank.labels.tolist(), strict=True)
+    assert max(Counter(pairs).values()) == 2
+    W, b, report = learn_classifier(bank, text, "spread")
+    gda = fit(bank.features, bank.labels, bank.probs.amax(dim=1), text)
+    np.testing.assert_allclose(W, gda.coef_.T, rtol=1e-5)
+    assert report["images"] == [len(bank.image_id[bank.labels == c].unique()) for c in range(4)]
+    unlimited, _ = noisy_bank()
+    with pytest.raises(ValueError, match="make it with per_image=2"):
+        learn_classifier(unlimited, text, "spread")
 
 
 def test_a_class_without_patches_takes_its_text_feature_and_is_named():
@@ -176,5 +139,3 @@ def test_bad_input_is_refused_in_one_sentence():
         learn_classifier(bank, text, class_names=["cat"])
     with pytest.raises(ValueError, match="purify must be one of"):
         learn_classifier(bank, text, purify="best")
-    with pytest.raises(ValueError, match="rounds must be 1 or more"):
-        learn_classifier(bank, text, rounds=0)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from piaa_utils.selection import PatchBank, entropy, patch_probabilities
 COLUMNS = ("labels", "entropy", "image_id", "patch_index", "features", "probs")
 
 
-def plain_sort(patches, text, image_ids, k, temperature=60.0):
+def plain_sort(patches, text, image_ids, k, temperature=60.0, per_image=10**6):
     """Every patch in one list, written out in NumPy; the first k of each class."""
     rows = []
     for image, image_id in zip(patches.double().numpy(), image_ids, strict=True):
@@ -26,6 +27,11 @@ def plain_sort(patches, text, image_ids, k, temperature=60.0):
             h = np.float32(-sum(v * math.log(v) for v in p if v > 0))
             rows.append((int(cos.argmax()), abs(h), image_id, index, x, p))
     rows.sort(key=lambda row: row[:4])
+    seen = Counter()
+    for row in list(rows):
+        seen[row[0], row[2]] += 1
+        if seen[row[0], row[2]] > per_image:
+            rows = [other for other in rows if other is not row]
     return [
         row
         for _, of_class in itertools.groupby(rows, key=lambda row: row[0])
@@ -70,15 +76,16 @@ def worlds(draw):
 @given(worlds(), st.data())
 def test_any_batches_in_any_order_give_the_plain_sort(world, data):
     patches, ids, k, temperature = world
+    per_image = data.draw(st.sampled_from([None, 1, 2]))
     order = data.draw(st.permutations(range(len(ids))))
-    bank = PatchBank(3, k, temperature)
+    bank = PatchBank(3, k, temperature, per_image)
     start = 0
     while start < len(ids):
         size = data.draw(st.integers(1, len(ids)))
         chosen = list(order[start : start + size])
         bank.update(patches[chosen], TEXT, [ids[i] for i in chosen])
         start += size
-    assert_is(bank, plain_sort(patches, TEXT, ids, k, temperature))
+    assert_is(bank, plain_sort(patches, TEXT, ids, k, temperature, per_image or 10**6))
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -252,7 +259,7 @@ def test_banks_of_different_kinds_do_not_merge():
 
 @pytest.mark.parametrize(("n_classes", "k"), [(0, 1), (1, 0)])
 def test_a_bank_needs_a_class_and_a_patch(n_classes, k):
-    with pytest.raises(ValueError, match="at least one class and one patch"):
+    with pytest.raises(ValueError, match="at least one class, one patch"):
         PatchBank(n_classes, k)
 
 

@@ -2,8 +2,8 @@
 
     python data/build/export.py ART RUN data/mini_clip
 
-Puts the trained tokens back in their places of CLIP's vocabulary (the others keep a small random
-start, never used in training), pads the text positions back to 77, and stores half precision.
+Puts the trained tokens back in their places of CLIP's vocabulary (the others are zero: a
+word never heard says nothing), pads the text positions back to 77, and stores half precision.
 """
 
 import json
@@ -23,8 +23,8 @@ def main(art_folder: Path, run: Path, out: Path) -> None:
     ids = Vocabulary(Art.load(art_folder).concepts).ids
     config = model_config(14, 49408, 77)
     del config["vision_cfg"]["patch_dropout"]
-    torch.manual_seed(0)
     state = open_clip.CLIP(**config).state_dict()
+    state["token_embedding.weight"].zero_()
     for name, tensor in trained.items():
         if name == "token_embedding.weight":
             state[name][ids] = tensor

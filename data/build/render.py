@@ -21,8 +21,8 @@ DIFFICULT = 100  # visible pixels under which an object is marked "difficult"
 SIZES = (0.15, 0.95)  # of objects, as a share of the picture's side
 SEEN, UNSEEN = ("noto", "twemoji"), ("fluent",)
 SPLITS = {  # name: (pictures, styles, seed)
-    "learn": (1500, SEEN, 101),
-    "learn_unseen": (700, UNSEEN, 102),
+    "learn": (1200, SEEN, 101),
+    "learn_unseen": (1000, UNSEEN, 102),
     "val": (150, SEEN, 103),
     "val_unseen": (150, UNSEEN, 104),
     "test": (600, SEEN, 105),
@@ -73,7 +73,7 @@ def render(art: Art, split: str, root: Path) -> float:
                 names.append(name)
                 owner, pixels = scenes.owner[b].numpy(), scenes.images[b].permute(1, 2, 0).numpy()
                 image = Image.fromarray((255 * pixels).round().astype(np.uint8))
-                image.save(root / "JPEGImages" / f"{name}.jpg", quality=80, optimize=True)
+                image.save(root / "JPEGImages" / f"{name}.jpg", quality=72, optimize=True)
                 mask, slots = np.zeros_like(owner), []
                 for k, concept in enumerate(scenes.concept[b]):
                     seen = owner == k + 1

@@ -71,11 +71,11 @@ STAGES = [  # grid, kind of scene, samples, and the learning rate from first to 
         "grounds": 0.5,
         "empty": 0.08,
         "themed": 0.6,
-        "samples": 76_800,
+        "samples": 46_080,
         "batch": 256,
         "captions": 2,
         "dropout": 0.5,
-        "lr": [1.5e-3, 1e-3],
+        "lr": [1.5e-3, 1.2e-3],
     },
     {
         "name": "full scenes, 14x14",
@@ -85,11 +85,11 @@ STAGES = [  # grid, kind of scene, samples, and the learning rate from first to 
         "grounds": 0.5,
         "empty": 0.08,
         "themed": 0.6,
-        "samples": 38_400,
-        "batch": 256,
+        "samples": 51_200,
+        "batch": 128,
         "captions": 2,
         "dropout": 0.0,
-        "lr": [1e-3, 0.0],
+        "lr": [1.2e-3, 0.0],
     },
 ]
 
