@@ -91,7 +91,7 @@ class PatchBank:
     Raises
     ------
     ValueError
-        On n_classes or k below 1.
+        On n_classes, k or per_image below 1.
 
     Examples
     --------
@@ -195,7 +195,7 @@ class PatchBank:
 
         Parameters
         ----------
-        other : a bank of the same classes, K and temperature, that has seen other images.
+        other : a bank of the same settings that has seen other images.
 
         Raises
         ------
