@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from piaa_utils.aggregation import paa, spatial_softmax
@@ -27,9 +28,10 @@ from piaa_utils.constants import (
     CONSTANTS,
     EVIDENCE_TEMPERATURE,
 )
-from piaa_utils.datasets import MINI_CLASSES
+from piaa_utils.datasets import MINI_CLASSES, check_class_names
 from piaa_utils.encoders import encode
-from piaa_utils.images import batches, open_image
+from piaa_utils.images import batches, image_name, open_image
+from piaa_utils.messages import some
 from piaa_utils.purification import PER_IMAGE, learn_classifier
 from piaa_utils.selection import PatchBank
 
@@ -61,6 +63,7 @@ class PIAA(BaseEstimator):
     Attributes
     ----------
     backbone_ : the ``Backbone``.
+    classes_ : the class names, in the order of all scores; encoder_ : the encoder learned with.
     text_ : [C, D] unit text features.
     coef_ : [C, D] and intercept_ : [C], the visual classifier (W transposed, and b).
     report_ : what each stage kept for each class, see ``learn_classifier``.
@@ -125,16 +128,17 @@ class PIAA(BaseEstimator):
         """
         return self.fit_bank(self.select(images))
 
-    def select(self, images: object) -> PatchBank:
+    def select(self, images: object, first_id: int = 0) -> PatchBank:
         """Stage I's bank of the images' lowest-entropy patches, which ``fit`` learns from.
 
-        Banks of parts of a collection can be merged if their image ids differ: see ``PatchBank``.
+        The images are numbered from `first_id` on. Banks of the parts of a collection can be merged
+        if no number occurs twice: see ``PatchBank.merge``. Errors as in ``fit``.
         """
         self._prepare()
         per_image = PER_IMAGE if self.purify == "spread" else None
         bank = PatchBank(len(self.class_names), self.n_select, per_image=per_image)
         for indices, features in self._encoded(images, "selecting patches"):
-            bank.update(features[self.encoder], self.text_, indices)
+            bank.update(features[self.encoder], self.text_, [first_id + i for i in indices])
         return bank
 
     def fit_bank(self, bank: PatchBank) -> PIAA:
@@ -144,6 +148,7 @@ class PIAA(BaseEstimator):
             bank, self.text_, self.purify, self.purify_temperature, class_names=self.class_names
         )
         self.coef_, self.intercept_ = W.T.contiguous(), b
+        self.classes_, self.encoder_ = tuple(self.class_names), self.encoder
         return self
 
     def predict_proba(self, images: object) -> np.ndarray:
@@ -212,17 +217,14 @@ class PIAA(BaseEstimator):
         about = {
             "format": FORMAT,
             "settings": settings,
-            "backbone": self.backbone_.name,
-            "weights_hash": self.backbone_.weights_hash,
+            "backbone": _identity(self.backbone_),
             "report": self.report_,
         }
         tensors = {"text": self.text_, "coef": self.coef_, "intercept": self.intercept_}
         tensors = {name: t.cpu().contiguous() for name, t in tensors.items()}
-        part = None
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-                part = Path(file.name)
-            save_file(tensors, part, {"piaa": json.dumps(about)})
+            save_file(tensors, part, {"piaa": json.dumps(about, default=_plain)})
             os.replace(part, path)
         except (OSError, SafetensorError) as error:
             raise OSError(
@@ -230,8 +232,7 @@ class PIAA(BaseEstimator):
                 f"exists, may be written to, and has room."
             ) from error
         finally:
-            if part is not None:
-                part.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(
@@ -263,29 +264,42 @@ class PIAA(BaseEstimator):
         saved = about["settings"]
         if class_names is not None and list(class_names) != saved["class_names"]:
             raise ValueError(
-                f"{path} was learned for other classes ({_some(saved['class_names'])}; here "
-                f"{_some(class_names)}): fit one for these, or load it without class_names."
+                f"{path} was learned for other classes ({some(saved['class_names'])}; here "
+                f"{some(class_names)}): fit one for these, or load it without class_names."
             )
+        name = about["backbone"]["name"]
         if backbone is None:
-            backbone, _, tag = about["backbone"].partition("/")
+            backbone, _, tag = name.partition("/")
             pretrained = pretrained or tag or None
         piaa = cls(**saved, backbone=backbone, pretrained=pretrained, **settings)
-        piaa.backbone_ = piaa._load_backbone()
-        if piaa.backbone_.weights_hash != about["weights_hash"]:
+        try:
+            piaa.backbone_ = piaa._load_backbone()
+        except (ValueError, FileNotFoundError) as error:
             raise ValueError(
-                f"{path} was learned with the backbone {about['backbone']}, whose weights are not "
-                f"those of {piaa.backbone_.name} here: load it with that backbone, or fit anew."
+                f"{path} was learned with the backbone {name}, which cannot be loaded by that "
+                f"name: give it as backbone (and pretrained). {error}"
+            ) from error
+        if _identity(piaa.backbone_) | {"name": name} != about["backbone"]:
+            raise ValueError(
+                f"{path} was learned with the backbone {name}, and {piaa.backbone_.name} here has "
+                f"other weights, activation, image size or preprocessing: load it with that "
+                f"backbone, or fit anew."
             )
         device = piaa.backbone_.device
         piaa.text_, piaa.coef_, piaa.intercept_ = (
             tensors[name].to(device) for name in ("text", "coef", "intercept")
         )
         piaa.report_, piaa.skipped_ = about["report"], []
+        piaa.classes_, piaa.encoder_ = tuple(saved["class_names"]), saved["encoder"]
         return piaa
 
     def _prepare(self) -> None:
         """Load the backbone and the text features, once for the same settings."""
-        check_class_names(self.class_names)
+        if len(check_class_names(self.class_names)) < 2:
+            raise ValueError(
+                f"PIAA compares classes and needs two or more, not {list(self.class_names)}: add "
+                f"what else the images may show, such as 'background'."
+            )
         key = (self.backbone, self.pretrained, self.device, *self.class_names, *self.templates)
         if getattr(self, "_prepared", None) != key:
             self.backbone_ = self._load_backbone()
@@ -301,39 +315,47 @@ class PIAA(BaseEstimator):
         """(indices, features) of each batch; what cannot be read goes to ``skipped_``."""
         stream = batches(images, self.backbone_.preprocess, self.batch_size, self.progress, desc)
         for indices, pixels in stream:
-            yield indices, encode(self.backbone_, pixels, self.encoder)
+            features = encode(self.backbone_, pixels, self.encoder)
+            for i, patches in zip(indices, features[self.encoder], strict=True):
+                if not patches.isfinite().all():
+                    raise ValueError(
+                        f"The features of {image_name(stream.images[i], i)} are not finite: leave "
+                        f"the image out, or check the backbone's weights."
+                    )
+            yield indices, features
         self.skipped_ = stream.skipped
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "coef_"):
+            raise NotFittedError(
+                "This PIAA has no classifier: call fit(images) or PIAA.load(path)."
+            )
+        if (tuple(self.class_names), self.encoder) != (self.classes_, self.encoder_):
             raise ValueError(
-                "This PIAA has no classifier yet: call fit(images) or PIAA.load(path)."
+                "The class names or the encoder were changed after the classifier was learned: "
+                "call fit again."
             )
 
 
 _NOT_SAVED = ("backbone", "pretrained", "batch_size", "device", "progress")
 
 
-def check_class_names(class_names: Sequence[str]) -> None:
-    """Refuse class lists that cannot give a meaningful score.
+def _identity(backbone: Backbone) -> dict[str, Any]:
+    """What must agree for features to be the same."""
+    looks = open_clip.get_model_preprocess_cfg(backbone.model)
+    return {
+        "name": backbone.name,
+        "weights_hash": backbone.weights_hash,
+        "quick_gelu": backbone.quick_gelu,
+        "image_size": backbone.image_size,
+        "mean": list(looks["mean"]),
+        "std": list(looks["std"]),
+    }
 
-    Raises
-    ------
-    ValueError
-        On one string instead of a list, fewer than two names, an empty or a repeated one.
-    """
-    if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
-        raise ValueError(f"class_names must be a list of strings: got {class_names!r}.")
-    if len(class_names) < 2:
-        raise ValueError(
-            f"PIAA compares classes and needs two or more, not {list(class_names)}: add what else "
-            f"the images may show, such as 'background'."
-        )
-    if not all(name.strip() for name in class_names):
-        raise ValueError(f"A class name is empty: {list(class_names)}.")
-    repeated = sorted({name for name in class_names if list(class_names).count(name) > 1})
-    if repeated:
-        raise ValueError(f"Class names must differ, but these repeat: {', '.join(repeated)}.")
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as JSON knows it."""
+    return value.item()
 
 
 def _read(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
@@ -342,14 +364,11 @@ def _read(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["piaa"])
+            if about["format"] != FORMAT:
+                raise ValueError(f"it has format {about['format']}, not {FORMAT}")
             return about, {name: file.get_tensor(name) for name in ("text", "coef", "intercept")}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit and save "
             f"it again."
         ) from error
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from piaa_utils.constants import CONSTANTS
 from piaa_utils.gda import GaussianDiscriminantAnalysis
 from piaa_utils.selection import PatchBank
 
@@ -38,7 +39,9 @@ class Purified(NamedTuple):
     counts: Tensor
 
 
-def purify_released(logits: Tensor, temperature: float = 100.0) -> Purified:
+def purify_released(
+    logits: Tensor, temperature: float = CONSTANTS["voc07"]["purify_temperature"]
+) -> Purified:
     """Stage II as the authors' code does it (PIAA, PVCL Stage II).
 
     q = softmax_c(T (x.W + b)); for each predicted class the rows with q >= mean + (unbiased)
@@ -77,7 +80,7 @@ def learn_classifier(
     bank: PatchBank,
     text: Tensor,
     purify: str | None = "released",
-    temperature: float = 100.0,
+    temperature: float = CONSTANTS["voc07"]["purify_temperature"],
     class_names: Sequence[str] | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """The visual classifier of a bank of patches (PIAA, PVCL Stages I to III).
@@ -138,9 +141,11 @@ def learn_classifier(
         raise ValueError(f"class_names must be {n_classes} names: got {len(names)}.")
     if purify not in (None, *METHODS):
         raise ValueError(f"purify must be one of {METHODS} or None: got {purify!r}.")
-    if purify == "spread" and bank.per_image is None:
+    limit = PER_IMAGE if purify == "spread" else None
+    if bank.per_image != limit:
         raise ValueError(
-            f'purify="spread" acts while the bank is filled: make it with per_image={PER_IMAGE}.'
+            f"purify={purify!r} needs a bank made with per_image={limit}, and this one was made "
+            f"with per_image={bank.per_image}."
         )
 
     features, labels = bank.features, bank.labels

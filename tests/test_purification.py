@@ -103,7 +103,7 @@ def test_spread_is_stage_one_on_a_bank_that_takes_few_patches_of_an_image():
     np.testing.assert_allclose(W, gda.coef_.T, rtol=1e-5)
     assert report["images"] == [len(bank.image_id[bank.labels == c].unique()) for c in range(4)]
     unlimited, _ = noisy_bank()
-    with pytest.raises(ValueError, match="make it with per_image=2"):
+    with pytest.raises(ValueError, match="needs a bank made with per_image=2"):
         learn_classifier(unlimited, text, "spread")
 
 
