@@ -19,6 +19,8 @@ CONSTANTS: dict[str, dict[str, float]] = {
     "coco": {"cls_scale": 80.0, "patch_scale": 400.0, "purify_temperature": 0.01},
     # Released code, settings for NUS-WIDE.
     "nus": {"cls_scale": 10.0, "patch_scale": 400.0, "purify_temperature": 500.0},
-    # The embedded mini world has VOC's twenty classes and takes VOC's settings: none is tuned.
-    "mini": {"cls_scale": 80.0, "patch_scale": 200.0, "purify_temperature": 100.0},
+    # The embedded mini world: s and m chosen on `val` and `val_unseen`. The mini-CLIP was trained
+    # to a logit scale of 29, CLIP to 100: its cosines spread wider, and VOC's s of 80 costs [CLS]
+    # 8 points of mAP there. T as for VOC.
+    "mini": {"cls_scale": 5.0, "patch_scale": 1000.0, "purify_temperature": 100.0},
 }

@@ -21,7 +21,7 @@ from piaa_utils.gda import GaussianDiscriminantAnalysis
 from piaa_utils.selection import PatchBank
 
 METHODS = ("released", "spread")
-PER_IMAGE = 2  # "spread": the most patches that one image gives a class
+PER_IMAGE = 1  # "spread": the patches that one image gives a class
 
 
 class Purified(NamedTuple):
@@ -90,9 +90,13 @@ def learn_classifier(
     bank : the patches selected in Stage I, at least one.
     text : [C, D] unit text features: the mean of a class for which a stage has no patch.
     purify : None ends after Stage I. "released": Stages II and III as in the authors' code, see
-        :func:`purify_released`. "spread", ours, acts while the bank is filled: it takes at most
-        ``PER_IMAGE`` patches of an image for a class, so the bank must be made with ``per_image``,
-        and there is no Stage III.
+        :func:`purify_released`. "spread", ours, acts while the bank is filled: of each
+        image it takes only the surest patch for a class, so the bank must be made with
+        ``per_image=PER_IMAGE``, and there is no Stage III. What it gained on the mini world's
+        `val` and `val_unseen`, at K = 512: the patches of an image are so much alike that whole
+        banks came from 4 images a class, now from 64; patches read right rose from 40 to 53 %,
+        the mAP of their maximum from 44.7 to 61.7 (text: 59.3). Purity fell, from 25 to 22 %:
+        variety is what was missing. Not measured on photographs.
     temperature : T of "released".
     class_names : C names for the warnings; None numbers the classes.
 

@@ -89,8 +89,8 @@ def world():
 
 def test_cls_knows_the_classes_without_having_been_asked_before(world):
     features, labels, _, text = world
-    scores = torch.softmax(80 * features["cls"] @ text.T, dim=-1).numpy()
-    assert mean_average_precision(labels, scores).map > 0.55  # 0.60 on all of `test`
+    scores = torch.softmax(5 * features["cls"] @ text.T, dim=-1).numpy()
+    assert mean_average_precision(labels, scores).map > 0.6
 
 
 def test_images_and_texts_live_in_two_cones(world):

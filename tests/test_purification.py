@@ -95,15 +95,15 @@ def test_stages_two_and_three_start_from_stage_one_and_weigh_by_q():
 
 
 def test_spread_is_stage_one_on_a_bank_that_takes_few_patches_of_an_image():
-    bank, text = noisy_bank(per_image=2)
+    bank, text = noisy_bank(per_image=1)
     pairs = zip(bank.image_id.tolist(), bank.labels.tolist(), strict=True)
-    assert max(Counter(pairs).values()) == 2
+    assert max(Counter(pairs).values()) == 1
     W, b, report = learn_classifier(bank, text, "spread")
     gda = fit(bank.features, bank.labels, bank.probs.amax(dim=1), text)
     np.testing.assert_allclose(W, gda.coef_.T, rtol=1e-5)
     assert report["images"] == [len(bank.image_id[bank.labels == c].unique()) for c in range(4)]
     unlimited, _ = noisy_bank()
-    with pytest.raises(ValueError, match="needs a bank made with per_image=2"):
+    with pytest.raises(ValueError, match="needs a bank made with per_image=1"):
         learn_classifier(unlimited, text, "spread")
 
 
