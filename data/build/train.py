@@ -1,6 +1,6 @@
 """Train the mini-CLIP from scratch: contrastive loss on captioned scenes, coarse pictures first.
 
-    python data/build/train.py ART RUN [--stages plan.json]
+    python data/build/train.py ART RUN [--stages plan.json] [--start data/mini_clip]
 
 ART is what art.py wrote; RUN is a folder for checkpoints and the log. Stop it whenever you like:
 the same command goes on from the last checkpoint. A stage is a grid size, a kind of scene and a
@@ -26,6 +26,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from concepts import SYNONYMS, VOC
 from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file
 from scenes import GROUNDS, TEMPLATES, Art, SceneMaker, captions, labels
 from sklearn.metrics import average_precision_score
 
@@ -169,6 +170,14 @@ def interpolate_positions(state: dict, grid: int) -> dict:
     return state
 
 
+def shipped(folder: Path, vocabulary: Vocabulary) -> dict:
+    """The weights of an exported model, as a checkpoint holds them."""
+    state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+    state["token_embedding.weight"] = state["token_embedding.weight"][vocabulary.ids]
+    state["positional_embedding"] = state["positional_embedding"][:CONTEXT]
+    return state
+
+
 def optimizers(model) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for the rest (weight decay on matrices only)."""
     matrices, decay, plain = [], [], []
@@ -248,6 +257,8 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
     options.run.mkdir(parents=True, exist_ok=True)
     checkpoint, log = options.run / "checkpoint.pt", options.run / "log.jsonl"
     saved = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    if saved is None and options.start is not None:
+        saved = {"stage": 0, "model": shipped(options.start, vocabulary)}
     begin = time.time()
     for number, stage in enumerate(stages):
         if saved and saved["stage"] > number:
@@ -259,7 +270,8 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
         optimisers = optimizers(model)
         done = 0
         if saved:
-            model.load_state_dict(interpolate_positions(saved["model"], grid))
+            saved["model"] = interpolate_positions(saved["model"], grid)
+            model.load_state_dict({**model.state_dict(), **saved["model"]})
             if saved["stage"] == number and "done" in saved:
                 done = saved["done"]
                 for o, state in zip(optimisers, saved["optimisers"], strict=True):
@@ -345,6 +357,7 @@ if __name__ == "__main__":
     parser.add_argument("art", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--stages", type=Path, help="JSON of another plan than STAGES")
+    parser.add_argument("--start", type=Path, help="folder of an exported model to go on from")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")
     options = parser.parse_args()
