@@ -29,6 +29,7 @@ from piaa_utils.backbone import Backbone, load_backbone
 from piaa_utils.constants import CONSTANTS
 from piaa_utils.datasets import MINI_CLASSES, data_dir, mini_long_classes, mini_scenes
 from piaa_utils.encoders import ENCODERS, HEADS, cls_head, run_trunk
+from piaa_utils.files import write_whole
 from piaa_utils.gda import GaussianDiscriminantAnalysis
 from piaa_utils.images import batches
 from piaa_utils.metrics import bootstrap_map, mean_average_precision, paired_bootstrap
@@ -325,10 +326,10 @@ def run(out: Path, cache: Path) -> dict[str, Any]:
     }
     out.mkdir(parents=True, exist_ok=True)
     files = [out / name for name in ("ablation.json", "ablation.png", "scene.png")]
-    files[0].write_text(json.dumps(result, indent=1) + "\n")
+    write_whole(files[0], (json.dumps(result, indent=1) + "\n").encode())
     figure = plots.ablation_figure(entries, title="PIAA on the mini world, step by step")
-    files[1].write_bytes(plots.png_bytes(figure))
-    files[2].write_bytes(plots.png_bytes(scene(backbone, learned["learn"]["bank"])))
+    write_whole(files[1], plots.png_bytes(figure))
+    write_whole(files[2], plots.png_bytes(scene(backbone, learned["learn"]["bank"])))
     print(format_table(entries, gains))
     print(f"\nSaved: {', '.join(map(str, files))}")
     return result

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
@@ -30,6 +30,7 @@ from piaa_utils.constants import (
 )
 from piaa_utils.datasets import MINI_CLASSES, check_class_names
 from piaa_utils.encoders import encode
+from piaa_utils.files import write_whole
 from piaa_utils.images import batches, image_name, open_image
 from piaa_utils.messages import some
 from piaa_utils.purification import PER_IMAGE, learn_classifier
@@ -211,7 +212,6 @@ class PIAA(BaseEstimator):
             If the file cannot be written (no room, no permission); what was there stays.
         """
         self._check_fitted()
-        path = Path(path)
         settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SAVED}
         settings |= {k: list(settings[k]) for k in ("class_names", "templates")}
         about = {
@@ -222,17 +222,8 @@ class PIAA(BaseEstimator):
         }
         tensors = {"text": self.text_, "coef": self.coef_, "intercept": self.intercept_}
         tensors = {name: t.cpu().contiguous() for name, t in tensors.items()}
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            save_file(tensors, part, {"piaa": json.dumps(about, default=_plain)})
-            os.replace(part, path)
-        except (OSError, SafetensorError) as error:
-            raise OSError(
-                f"The classifier could not be saved to {path} ({error}): check that the folder "
-                f"exists, may be written to, and has room."
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
+        metadata = {"piaa": json.dumps(about, default=_plain)}
+        write_whole(path, safetensors.torch.save(tensors, metadata))
 
     @classmethod
     def load(

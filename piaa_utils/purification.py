@@ -53,6 +53,11 @@ def purify_released(
     logits : [n, C] decision values x.W + b of the bank.
     temperature : T; in the authors' code 100 for VOC, 0.01 for COCO, 500 for NUS-WIDE.
 
+    Raises
+    ------
+    ValueError
+        If the logits are no matrix.
+
     Examples
     --------
     >>> logits = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
@@ -61,6 +66,8 @@ def purify_released(
     >>> purify_released(logits, temperature=100.0).rows.tolist()  # q is 1: class 0 keeps all
     [0, 1, 3]
     """
+    if logits.ndim != 2:
+        raise ValueError(f"logits must be [n, C]: got shape {tuple(logits.shape)}.")
     predicted = logits.argmax(dim=1)
     # Float32, as released: how soon q saturates at 1 decides what is kept.
     q = torch.softmax((temperature * logits).float(), dim=1)

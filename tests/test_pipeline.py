@@ -2,6 +2,8 @@
 
 import errno
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ import torch
 from PIL import Image
 from sklearn.base import clone
 
-from piaa_utils import pipeline
 from piaa_utils.aggregation import paa
 from piaa_utils.backbone import load_backbone
 from piaa_utils.datasets import mini_long_classes, mini_scenes
@@ -63,6 +64,19 @@ def test_paths_pictures_and_datasets_are_the_same_to_it(fitted, paths):
     pictures = [Image.open(p) for p in paths[:3]]
     np.testing.assert_allclose(fitted.predict_proba(pictures), scores, atol=1e-6)
     np.testing.assert_allclose(fitted.predict_proba(mini_scenes("val"))[:3], scores, atol=1e-4)
+
+
+def test_the_readme_s_lines_run(backbone, tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    few = {split: mini_scenes(split).paths[:6] for split in ("learn", "test")}
+    code = code.replace('mini_scenes("test").paths[0]', 'mini_scenes("test")[0]')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("piaa_utils.datasets.mini_scenes", few.get)
+    names: dict = {}
+    exec(code, names)
+    assert names["scores"].shape == (6, 5) and names["maps"].shape == (5, 14, 14)
+    assert (tmp_path / "five-classes.safetensors").is_file()
 
 
 def test_merged_banks_give_the_classifier_of_one_pass(fitted, paths, backbone):
@@ -236,14 +250,15 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(fitted, tmp_path, monkeyp
     path = tmp_path / "pets.safetensors"
     path.write_bytes(b"the old one")
 
-    def full(tensors, file, metadata):
-        file.write_bytes(b"half")
+    def full(file, data):
+        with file.open("wb") as half:
+            half.write(data[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pipeline, "save_file", full)
-    with pytest.raises(OSError, match="could not be saved to .*pets.*No space left.*has room"):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="pets.* could not be saved .*No space left.*has room"):
         fitted.save(path)
     assert path.read_bytes() == b"the old one" and list(tmp_path.iterdir()) == [path]
     monkeypatch.undo()
-    with pytest.raises(OSError, match="check that the folder exists"):
+    with pytest.raises(OSError, match="check that its folder exists"):
         fitted.save(tmp_path / "no folder" / "pets.safetensors")

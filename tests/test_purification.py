@@ -30,6 +30,11 @@ def test_released_keeps_what_reaches_mean_plus_unbiased_deviation():
     torch.testing.assert_close(kept.weights, torch.tensor([0.9]))
 
 
+def test_released_refuses_what_is_no_matrix():
+    with pytest.raises(ValueError, match=r"logits must be \[n, C\]: got shape \(3,\)"):
+        purify_released(torch.zeros(3))
+
+
 def test_released_uses_the_unbiased_deviation():
     # q = 0.9, 0.8, 0.6: mean 0.767, std 0.153 (n - 1): 0.919 keeps none; 0.125 (n) would keep 0.9.
     kept = purify_released(logits_for([0.9, 0.8, 0.6]), 1.0)

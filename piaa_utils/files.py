@@ -1,0 +1,36 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file beside its place, then move it there: what was there stays until then.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written (no folder, no permission, no room), in one sentence.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> write_whole(path, b"whole")
+    >>> path.read_bytes(), [p.name for p in path.parent.iterdir()]
+    (b'whole', ['a.txt'])
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be saved ({error}): check that its folder exists, may be written "
+            f"to, and has room."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
