@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from piaa_utils.aggregation import paa
 from piaa_utils.backbone import load_backbone
+from piaa_utils.constants import CONSTANTS
 from piaa_utils.datasets import mini_long_classes, mini_scenes
 from piaa_utils.encoders import encode
 from piaa_utils.images import UnreadableImage
@@ -77,6 +78,13 @@ def test_the_readme_s_lines_run(backbone, tmp_path, monkeypatch):
     exec(code, names)
     assert names["scores"].shape == (6, 5) and names["maps"].shape == (5, 14, 14)
     assert (tmp_path / "five-classes.safetensors").is_file()
+
+
+def test_the_paper_s_constants_are_settings_of_the_estimator(backbone):
+    piaa = PIAA(NAMES, backbone=backbone, purify="released", **CONSTANTS["coco"])
+    settings = piaa.get_params()
+    assert (settings["cls_scale"], settings["patch_scale"]) == (80, 400)
+    assert settings["purify_temperature"] == 0.01
 
 
 def test_merged_banks_give_the_classifier_of_one_pass(fitted, paths, backbone):
