@@ -303,10 +303,8 @@ def run(out: Path, cache: Path) -> dict[str, Any]:
     cached_learn = memory.cache(learn, ignore=["backbone"])
     cached_measure = memory.cache(measure, ignore=["backbone", "learned"])
     learned, measured = {}, {}
-    for split, lists, source in (
-        ("test", ("voc", "long"), "learn"),
-        ("test_unseen", ("voc",), "learn_unseen"),
-    ):
+    for split, source in dict.fromkeys((s, source) for s, _, source in COLUMNS.values()):
+        lists = tuple(names for s, names, _ in COLUMNS.values() if s == split)
         learned[source] = cached_learn(key, backbone, source, lists)
         measured[split] = cached_measure(key, backbone, split, learned[source], lists)
     truth = {(s, n): mini_scenes(s, class_list(n)).labels for s, n, _ in COLUMNS.values()}

@@ -291,7 +291,8 @@ class PIAA(BaseEstimator):
                 f"PIAA compares classes and needs two or more, not {list(self.class_names)}: add "
                 f"what else the images may show, such as 'background'."
             )
-        key = (self.backbone, self.pretrained, self.device, *self.class_names, *self.templates)
+        texts = tuple(self.class_names), tuple(self.templates)
+        key = (self.backbone, self.pretrained, self.device, *texts)
         if getattr(self, "_prepared", None) != key:
             self.backbone_ = self._load_backbone()
             self.text_ = self.backbone_.encode_text(self.class_names, self.templates)
