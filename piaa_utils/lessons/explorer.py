@@ -1,0 +1,40 @@
+"""Sliders and menus over a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ipywidgets as widgets
+
+from piaa_utils.plots import Figure
+
+
+def explorer(callback: Callable[..., Figure], **choices: Sequence) -> widgets.interactive:
+    """A figure with controls under it; what the controls say goes to `callback`.
+
+    Parameters
+    ----------
+    callback : takes one argument for each control, and returns the figure.
+    choices : for each argument the values to choose from. Numbers become a slider that stops at
+        those values, all else a menu. The first value is shown first.
+
+    Raises
+    ------
+    ValueError
+        An argument without values.
+    """
+    controls = {}
+    for name, values in choices.items():
+        if not len(values):
+            raise ValueError(f"The explorer's control {name!r} has no values to choose from.")
+        numbers = all(isinstance(v, int | float) for v in values)
+        kind = widgets.SelectionSlider if numbers else widgets.Dropdown
+        more = {"continuous_update": False} if numbers else {}
+        controls[name] = kind(
+            options=list(values),
+            value=values[0],
+            description=name.replace("_", " "),
+            style={"description_width": "initial"},
+            **more,
+        )
+    return widgets.interactive(callback, **controls)

@@ -1,0 +1,128 @@
+"""Features of whole splits, computed once, kept on disk and shared between notebooks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from piaa_utils import backbone as backbone_module
+from piaa_utils import encoders as encoders_module
+from piaa_utils import images as images_module
+from piaa_utils.datasets import VOID, data_dir
+from piaa_utils.encoders import encode
+from piaa_utils.images import batches
+from piaa_utils.lessons.config import Config
+from piaa_utils.patch_labels import patch_labels
+from piaa_utils.plots import centre_square
+from piaa_utils.selection import PatchBank
+
+
+class Features(NamedTuple):
+    """What a split looks like to CLIP, and what is really in it.
+
+    cls : [n, D] unit [CLS] features.
+    patches : {encoder: [n, N, D]} unit patch features.
+    labels : int [n, C], 1 where the class is in the picture.
+    truth : int [n, N], the class that covers most of each patch; below 0 none. See
+        :func:`piaa_utils.patch_labels.patch_labels`.
+    """
+
+    cls: Tensor
+    patches: dict[str, Tensor]
+    labels: np.ndarray
+    truth: np.ndarray
+
+
+def features(config: Config, split: str, encoders: Sequence[str] = ("scclip",)) -> Features:
+    """Features of a split, from the cache on disk if it was computed before.
+
+    Parameters
+    ----------
+    config : the notebook's.
+    split : "learn", "val", "test", or one of these with "_unseen".
+    encoders : names out of ``piaa_utils.encoders.ENCODERS``; the trunk runs once for all.
+
+    Raises
+    ------
+    UnreadableImage
+        An image cannot be read: a notebook measures on all of them or on none.
+    """
+    data = config.dataset(split)
+    cached = memory().cache(_encode_split, ignore=["config"])
+    cls, patches, truth = cached(config, _key(config, data), split, tuple(encoders))
+    return Features(torch.from_numpy(cls), _tensors(patches), data.labels, truth)
+
+
+def bank(
+    config: Config, split: str = "learn", per_image: int | None = 1, encoder: str = "scclip"
+) -> PatchBank:
+    """Stage I's bank of a split, from its cached features.
+
+    ``per_image=None`` is the paper's; 1 is what ``purify="spread"`` learns from.
+    """
+    x = features(config, split, (encoder,)).patches[encoder]
+    out = PatchBank(len(config.class_names), per_image=per_image)
+    text = config.text.cpu()
+    for start in range(0, len(x), 64):
+        part = x[start : start + 64]
+        out.update(part, text, range(start, start + len(part)))
+    return out
+
+
+def patch_truth(data, index: int, backbone) -> np.ndarray:
+    """What each patch of a picture shows, [N]; ``VOID`` everywhere where there is no mask."""
+    try:
+        mask = centre_square(data.masks(index))
+    except FileNotFoundError:
+        return np.full(backbone.grid**2, VOID)
+    side = backbone.image_size
+    if mask.shape != (side, side):
+        mask = np.array(Image.fromarray(mask.astype(np.int32)).resize((side, side), 0))
+    return patch_labels(mask, backbone.grid)
+
+
+def memory() -> joblib.Memory:
+    """The cache on disk, ``cache/notebooks`` in the repository; delete it whenever you like."""
+    return joblib.Memory(data_dir().parent / "cache" / "notebooks", verbose=0)
+
+
+def _encode_split(config: Config, key: str, split: str, encoders: tuple[str, ...]):
+    """[n, D], {encoder: [n, N, D]} and [n, N] as NumPy arrays; `key` names all they depend on."""
+    data, backbone = config.dataset(split), config.backbone_
+    stream = batches(data, backbone.preprocess, 32, desc=f"encoding {split}")
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("cls", *encoders)}
+    for _, pixels in stream:
+        for name, x in encode(backbone, pixels, encoders).items():
+            parts[name].append(x.cpu().numpy())
+    if stream.skipped:
+        _, name, reason = stream.skipped[0]
+        raise images_module.UnreadableImage(
+            f"{len(stream.skipped)} pictures of {split} cannot be read, first {name} ({reason}): "
+            f"take them out of the split's list in ImageSets/Main."
+        )
+    joined = {name: np.concatenate(x) for name, x in parts.items()}
+    truth = np.stack([patch_truth(data, i, backbone) for i in range(len(data))])
+    return joined.pop("cls"), joined, truth
+
+
+def _key(config: Config, data) -> str:
+    """A hash of the weights, of the code that makes features, and of the list of pictures."""
+    digest = hashlib.sha256(config.backbone_.weights_hash.encode())
+    digest.update(str(config.backbone_.image_size).encode())
+    for module in (backbone_module, encoders_module, images_module):
+        digest.update(Path(module.__file__).read_bytes())
+    for path in data.paths:
+        digest.update(f"{path.parent}/{path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(x) for name, x in arrays.items()}
