@@ -17,12 +17,16 @@ from piaa_utils import backbone as backbone_module
 from piaa_utils import encoders as encoders_module
 from piaa_utils import images as images_module
 from piaa_utils.datasets import VOID, data_dir
-from piaa_utils.encoders import encode
+from piaa_utils.encoders import ENCODERS, encode
 from piaa_utils.images import batches
 from piaa_utils.lessons.config import Config
 from piaa_utils.patch_labels import patch_labels
 from piaa_utils.plots import centre_square
 from piaa_utils.selection import PatchBank
+
+DEFAULT = "scclip"
+# Encoders kept together on disk, so that notebooks which ask for some of them share one file.
+STORED = {"test": ENCODERS, "test_unseen": ("vanilla", DEFAULT)}
 
 
 class Features(NamedTuple):
@@ -41,7 +45,7 @@ class Features(NamedTuple):
     truth: np.ndarray
 
 
-def features(config: Config, split: str, encoders: Sequence[str] = ("scclip",)) -> Features:
+def features(config: Config, split: str, encoders: Sequence[str] = (DEFAULT,)) -> Features:
     """Features of a split, from the cache on disk if it was computed before.
 
     Parameters
@@ -56,13 +60,17 @@ def features(config: Config, split: str, encoders: Sequence[str] = ("scclip",)) 
         An image cannot be read: a notebook measures on all of them or on none.
     """
     data = config.dataset(split)
+    stored = STORED.get(split, (DEFAULT,))
+    if not set(encoders) <= set(stored):
+        stored = tuple(encoders)
     cached = memory().cache(_encode_split, ignore=["config"])
-    cls, patches, truth = cached(config, _key(config, data), split, tuple(encoders))
-    return Features(torch.from_numpy(cls), _tensors(patches), data.labels, truth)
+    cls, patches, truth = cached(config, _key(config, data), split, stored)
+    tensors = {name: torch.from_numpy(patches[name]) for name in encoders}
+    return Features(torch.from_numpy(cls), tensors, data.labels, truth)
 
 
 def bank(
-    config: Config, split: str = "learn", per_image: int | None = 1, encoder: str = "scclip"
+    config: Config, split: str = "learn", per_image: int | None = 1, encoder: str = DEFAULT
 ) -> PatchBank:
     """Stage I's bank of a split, from its cached features.
 
@@ -122,7 +130,3 @@ def _key(config: Config, data) -> str:
     for path in data.paths:
         digest.update(f"{path.parent}/{path.name} {path.stat().st_size}\n".encode())
     return digest.hexdigest()
-
-
-def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(x) for name, x in arrays.items()}
