@@ -9,15 +9,20 @@ INSTALL_FLAGS := $(if $(CI),--quiet)
 $(shell [ ! -e $(READY) ] || $(PYTHON) -c pass 2>/dev/null || rm -rf .venv)
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: $(READY)  ## run PIAA on the embedded mini world and print the ablation table
 	$(PYTHON) -m piaa_utils run
 
-test: $(READY)  ## lint, unit tests with coverage, doctests
+test: $(READY)  ## lint, unit tests with coverage, doctests, every notebook
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest --cov=piaa_utils
+	$(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+		$(wildcard notebooks/[0-9]*.ipynb)
+
+notebooks: $(READY)  ## make the notebooks that are out of step with notebooks/source
+	$(PYTHON) notebooks/build.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(PYTHON) -m jupyterlab $(wildcard notebooks)
@@ -44,4 +49,4 @@ $(READY): pyproject.toml environment.yml
 		-c .venv/versions.txt -e '.[coco,lab,test]'
 	@touch $(READY)
 
-.PHONY: help run test lab clean
+.PHONY: help run test notebooks lab clean

@@ -11,8 +11,10 @@ is the solution. The student finds in its place an error that says which exercis
 """
 
 import argparse
+import copy
 import re
 import time
+from datetime import datetime
 from pathlib import Path
 
 import jupytext
@@ -23,6 +25,10 @@ FOLDER = Path(__file__).resolve().parent
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end solution$", re.MULTILINE | re.DOTALL)
 BLANK = r'\1raise NotImplementedError("Your answer goes here; then run this cell again.")'
 CELL_TIMEOUT = 300  # seconds
+# Where the badges lead and what the setup cell clones; change it here and run `make notebooks`.
+REPOSITORY = "OWNER/REPOSITORY"
+BADGES = "<!-- badges -->"
+LOCAL_LINK = re.compile(r"\]\((\.\./[^)]*)\)")  # notebooks link each other by name alone
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -34,6 +40,16 @@ def sources() -> list[Path]:
     return sorted((FOLDER / "source").glob("[0-9][0-9]_*.py"))
 
 
+def badges(place: str) -> str:
+    """Links that open the notebook `place` (below notebooks/) elsewhere."""
+    colab = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{place}"
+    binder = f"https://mybinder.org/v2/gh/{REPOSITORY}/main?urlpath=lab/tree/notebooks/{place}"
+    return (
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab}) "
+        f"[![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder})"
+    )
+
+
 def read_source(path: Path) -> nbformat.NotebookNode:
     """A source as a notebook without outputs; its cells are numbered, so their ids stay."""
     read = jupytext.read(path, fmt="py:percent")
@@ -42,16 +58,26 @@ def read_source(path: Path) -> nbformat.NotebookNode:
         tags = cell.metadata.get("tags")
         new = nbformat.v4.new_markdown_cell if cell.cell_type == "markdown" else None
         new = new or nbformat.v4.new_code_cell
-        made = new(cell.source, metadata={"tags": tags} if tags else {})
+        source = cell.source.replace("OWNER/REPOSITORY", REPOSITORY)
+        source = source.replace(BADGES, badges(f"{path.stem}.ipynb"))
+        made = new(source, metadata={"tags": tags} if tags else {})
         made["id"] = f"cell-{number}"
         notebook.cells.append(made)
     return notebook
 
 
 def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The same notebook without outputs and solutions."""
-    student = nbformat.from_dict(notebook)
+    """The same notebook without outputs and solutions; its links lead one folder up."""
+    student = copy.deepcopy(notebook)
     for cell in student.cells:
+        if cell.cell_type == "markdown":
+            cell["source"] = cell.source.replace(
+                "/blob/main/notebooks/", "/blob/main/notebooks/student/"
+            )
+            cell["source"] = cell.source.replace(
+                "lab/tree/notebooks/", "lab/tree/notebooks/student/"
+            )
+            cell["source"] = LOCAL_LINK.sub(r"](../\1)", cell.source)
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "code":
             cell["outputs"], cell["execution_count"] = [], None
@@ -68,7 +94,7 @@ def execute(notebook: nbformat.NotebookNode, **options) -> nbformat.NotebookNode
     """Run all cells in the folder of the notebooks."""
     resources = {"metadata": {"path": str(FOLDER)}}
     client = NotebookClient(
-        notebook, CELL_TIMEOUT, resources=resources, store_widget_state=False, **options
+        notebook, timeout=CELL_TIMEOUT, resources=resources, store_widget_state=False, **options
     )
     client.execute()
     return notebook
@@ -91,8 +117,6 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def seconds_of_cells(notebook: nbformat.NotebookNode) -> list[float]:
     """How long each code cell ran."""
-    from datetime import datetime
-
     out = []
     for cell in notebook.cells:
         times = cell.metadata.get("execution", {})

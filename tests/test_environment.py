@@ -114,6 +114,7 @@ def test_make_alone_lists_the_commands(copy):
         "help",
         "run",
         "test",
+        "notebooks",
         "lab",
         "clean",
     ]

@@ -37,4 +37,8 @@ def explorer(callback: Callable[..., Figure], **choices: Sequence) -> widgets.in
             style={"description_width": "initial"},
             **more,
         )
-    return widgets.interactive(callback, **controls)
+
+    def show(**values: object) -> Figure:  # ipywidgets takes no functools.partial
+        return callback(**values)
+
+    return widgets.interactive(show, **controls)
