@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from piaa_utils.images import open_image
 
@@ -113,10 +113,16 @@ def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, st
 
 @mpl.rc_context(STYLE)
 def png_bytes(figure: matplotlib.figure.Figure) -> bytes:
-    """A figure as a PNG file; its alt text is stored as the PNG's description."""
-    buffer = io.BytesIO()
-    metadata = {"Description": getattr(figure, "alt_text", ""), "Software": None}
-    figure.savefig(buffer, format="png", metadata=metadata)
+    """A figure as a PNG file of 256 colours, a third of the size of one with all colours.
+
+    Its alt text is stored as the PNG's description.
+    """
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    description = PngImagePlugin.PngInfo()
+    description.add_itxt("Description", getattr(figure, "alt_text", ""))
+    picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(buffer, "png", optimize=True, pnginfo=description)
     return buffer.getvalue()
 
 

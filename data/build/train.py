@@ -35,7 +35,7 @@ STYLES = ("noto", "twemoji", "noto-v1", "openmoji", "emojione", "fxemoji")  # ne
 CONTEXT = 16
 MUON_FACTOR = 4  # Muon's learning rate, relative to AdamW's
 SEED = 0
-CENTRING = 0.1  # weight of the penalty on what all patch tokens have in common
+COMMON, EARLY = 1.0, 0.3  # weights of the two penalties, see TokenPenalty
 INTERVAL = 60  # seconds between checkpoints
 STAGES = [  # grid, kind of scene, samples; learning rate and logit scale from first to last step
     {
@@ -184,28 +184,39 @@ def contrastive_loss(image, text, scale, matches, own):
     return (to_text + to_image) / 2
 
 
-class Centring:
-    """What all patch tokens have in common: ||mean||^2 / mean ||h||^2 of each block, summed.
+class TokenPenalty:
+    """Two shares that are kept small while training, so that patches can be told apart.
 
-    A vector added to every token tells patches not apart, yet it can make all cosines between them
-    large (0.6 in the first model), and then SC-CLIP's fixed threshold of 0.4 lets everything pass.
-    As a penalty, with a small weight, it keeps that vector small.
+    common : ||mean of a picture's patches||^2 / mean ||h||^2, mean over blocks 1 to 11. A vector
+        that all patches of a picture share tells none from another: where it is large (it made all
+        cosines 0.6 in the first model), SC-CLIP's fixed threshold of 0.4 lets everything pass,
+        and the background says what the object is.
+    early : the variance of [CLS] over pictures before the last block, over that after it. Where it
+        is large, [CLS] has read everything before the last block, and 0.3 of it, as SC-CLIP adds
+        to every patch, drowns what the last block reads from the patches.
     """
 
     def __init__(self, blocks):
-        self.shares = []
-        for block in blocks:
-            block.register_forward_hook(self._note)
+        self.shares, self.variances = [], []
+        for block in blocks[:-1]:
+            block.register_forward_hook(self._note_patches)
+        blocks[-1].register_forward_hook(self._note_cls)
 
-    def _note(self, _block, _inputs, h):
+    def _note_patches(self, _block, _inputs, h):
         patches = h[:, 1:].float()
-        self.shares.append(patches.mean((0, 1)).square().sum() / patches.square().sum(-1).mean())
+        mean = patches.mean(1).square().sum(-1).mean()
+        self.shares.append(mean / patches.square().sum(-1).mean())
 
-    def penalty(self) -> torch.Tensor:
-        """The sum since the last call."""
-        total = sum(self.shares)
+    def _note_cls(self, _block, inputs, h):
+        before, after = inputs[0][:, 0].float(), h[:, 0].float()
+        self.variances.append(before.var(0).sum() / after.var(0).sum())
+
+    def take(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(common, early) of the last forward pass."""
+        common, early = sum(self.shares) / len(self.shares), self.variances[-1]
         self.shares.clear()
-        return total
+        self.variances.clear()
+        return common, early
 
 
 def interpolate_positions(state: dict, grid: int) -> dict:
@@ -322,7 +333,7 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
         for block in model.visual.transformer.resblocks:
             block.attn.forward = MethodType(attention_forward, block.attn)
         model.logit_scale.requires_grad_(False)
-        centring = Centring(model.visual.transformer.resblocks[:-1])
+        penalty = TokenPenalty(model.visual.transformer.resblocks)
         optimisers = optimizers(model)
         done = 0
         if saved:
@@ -371,10 +382,10 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
                 text = model.encode_text(vocabulary(texts))
             image, text = F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1)
             loss = contrastive_loss(image, text, model.logit_scale.exp(), matches, own)
-            common = centring.penalty()
+            common, early = penalty.take()
             for o in optimisers:
                 o.zero_grad()
-            (loss + CENTRING * common).backward()
+            (loss + COMMON * common + EARLY * early).backward()
             now = time.time()
             late = now - begin > options.stop_after
             report = average_gradients(model, rank == 0 and (late or now - since > INTERVAL))
@@ -396,16 +407,15 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
                     "stage": stage["name"],
                     "samples": done,
                     "loss": round(float(np.mean(losses)), 4),
-                    "common": round(
-                        float(common.detach()) / (len(model.visual.transformer.resblocks) - 1), 3
-                    ),
+                    "common": round(float(common.detach()), 3),
+                    "early": round(float(early.detach()), 3),
                     "images_per_s": round(stage["batch"] * len(losses) / (now - since), 1),
                     "lr": round(lr, 6),
                     "scale": round(float(model.logit_scale.detach().exp()), 1),
                     "seconds": round(now - since),
                     "cls_map": validate(model, vocabulary, art, grid, stage),
                 }
-                centring.shares.clear()
+                penalty.take()  # that of the validation
                 with log.open("a") as f:
                     f.write(json.dumps(entry) + "\n")
                 print(entry, flush=True)
