@@ -121,7 +121,11 @@ def png_bytes(figure: matplotlib.figure.Figure) -> bytes:
     figure.savefig(drawn, format="png")
     description = PngImagePlugin.PngInfo()
     description.add_itxt("Description", getattr(figure, "alt_text", ""))
-    picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture = (
+        Image.open(drawn)
+        .convert("RGB")
+        .quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    )
     picture.save(buffer, "png", optimize=True, pnginfo=description)
     return buffer.getvalue()
 

@@ -263,7 +263,7 @@ def gallery_figure(
         mask = scenes.data.masks(pair.picture) == pair.label
         layer = scenes.maps[pair.picture, pair.label]
         heat_map(bottom, scenes.data.paths[pair.picture], layer, mask)
-        bottom.set_xlabel("\n".join(textwrap.wrap(text, 30)), fontsize=15)
+        bottom.set_xlabel("\n".join(textwrap.wrap(text, 34)), fontsize=15)
         said.append(f"{names[pair.label]}, wrong classes ahead {pair.ahead_cls} to {pair.ahead}")
         said[-1] += f" ({text})"
     figure.suptitle(title)
