@@ -35,9 +35,8 @@ STYLES = ("noto", "twemoji", "noto-v1", "openmoji", "emojione", "fxemoji")  # ne
 CONTEXT = 16
 MUON_FACTOR = 4  # Muon's learning rate, relative to AdamW's
 SEED = 0
-COMMON, EARLY = 1.0, 0.3  # weights of the two penalties, see TokenPenalty
 INTERVAL = 60  # seconds between checkpoints
-STAGES = [  # grid, kind of scene, samples; learning rate and logit scale from first to last step
+STAGES = [  # grid, kind of scene, samples, and the learning rate from first to last step
     {
         "name": "single objects, 4x4",
         "grid": 4,
@@ -46,27 +45,39 @@ STAGES = [  # grid, kind of scene, samples; learning rate and logit scale from f
         "grounds": 0.0,
         "empty": 0.0,
         "themed": 0.0,
-        "samples": 1_200_000,
+        "samples": 512_000,
         "batch": 512,
         "captions": 1,
-        "names": False,
+        "dropout": 0.0,
         "lr": [2e-3, 2e-3],
-        "scale": [14, 100],
     },
     {
         "name": "few objects, 7x7",
         "grid": 7,
         "objects": [1, 4],
         "sizes": [0.25, 0.9],
-        "grounds": 0.25,
-        "empty": 0.05,
+        "grounds": 0.0,
+        "empty": 0.0,
         "themed": 0.5,
-        "samples": 800_000,
+        "samples": 230_400,
         "batch": 512,
         "captions": 2,
-        "names": False,
+        "dropout": 0.0,
         "lr": [2e-3, 1.5e-3],
-        "scale": [100, 100],
+    },
+    {
+        "name": "full scenes, 14x14, half of the patches",
+        "grid": 14,
+        "objects": [1, 6],
+        "sizes": [0.13, 0.95],
+        "grounds": 0.5,
+        "empty": 0.08,
+        "themed": 0.6,
+        "samples": 46_080,
+        "batch": 256,
+        "captions": 2,
+        "dropout": 0.5,
+        "lr": [1.5e-3, 1.2e-3],
     },
     {
         "name": "full scenes, 14x14",
@@ -76,12 +87,11 @@ STAGES = [  # grid, kind of scene, samples; learning rate and logit scale from f
         "grounds": 0.5,
         "empty": 0.08,
         "themed": 0.6,
-        "samples": 350_000,
-        "batch": 192,
+        "samples": 51_200,
+        "batch": 128,
         "captions": 2,
-        "names": True,
-        "lr": [1.5e-3, 0.0],
-        "scale": [100, 100],
+        "dropout": 0.0,
+        "lr": [1.2e-3, 0.0],
     },
 ]
 
@@ -120,7 +130,7 @@ def attention_forward(self, x, *_, **__):
     return F.linear(y, self.out_proj.weight, self.out_proj.bias), None
 
 
-def model_config(grid: int, vocabulary: int, context: int) -> dict:
+def model_config(grid: int, vocabulary: int, context: int, dropout: float = 0.0) -> dict:
     """ViT-B/16's shape at a sixth of its width."""
     return {
         "embed_dim": 128,
@@ -131,6 +141,7 @@ def model_config(grid: int, vocabulary: int, context: int) -> dict:
             "width": 128,
             "head_width": 64,
             "patch_size": 16,
+            "patch_dropout": dropout,
         },
         "text_cfg": {
             "context_length": context,
@@ -169,54 +180,17 @@ class Vocabulary:
 def contrastive_loss(image, text, scale, matches, own):
     """CLIP's loss, with true matches that are not the image's own captions left out.
 
-    `image` [B, D] and `text` [M, D] unit; `matches` bool [B, M]: the image's own captions name all
-    that the text names; `own` int [M]: the image each text was written for, -1 for a text that is
-    there only to be told apart from the images.
+    `image` [B, D] and `text` [B*k, D] unit; `matches` bool [B, B*k]: the image shows all that the
+    caption names; `own` int [B*k]: the image each caption was written for.
     """
     logits = scale * image @ text.T
     mine = own[None] == torch.arange(len(image))[:, None]
     others = logits.masked_fill(matches, -torch.inf)  # negatives only
     negatives = torch.logsumexp(others, 1, keepdim=True)
     to_text = F.softplus(negatives - logits)[mine].mean()
-    spoken = own >= 0
-    negatives = torch.logsumexp(others[:, spoken], 0, keepdim=True)
-    to_image = F.softplus(negatives - logits[:, spoken])[mine[:, spoken]].mean()
+    negatives = torch.logsumexp(others, 0, keepdim=True)
+    to_image = F.softplus(negatives - logits)[mine].mean()
     return (to_text + to_image) / 2
-
-
-class TokenPenalty:
-    """Two shares that are kept small while training, so that patches can be told apart.
-
-    common : ||mean of a picture's patches||^2 / mean ||h||^2, mean over blocks 1 to 11. A vector
-        that all patches of a picture share tells none from another: where it is large (it made all
-        cosines 0.6 in the first model), SC-CLIP's fixed threshold of 0.4 lets everything pass,
-        and the background says what the object is.
-    early : the variance of [CLS] over pictures before the last block, over that after it. Where it
-        is large, [CLS] has read everything before the last block, and 0.3 of it, as SC-CLIP adds
-        to every patch, drowns what the last block reads from the patches.
-    """
-
-    def __init__(self, blocks):
-        self.shares, self.variances = [], []
-        for block in blocks[:-1]:
-            block.register_forward_hook(self._note_patches)
-        blocks[-1].register_forward_hook(self._note_cls)
-
-    def _note_patches(self, _block, _inputs, h):
-        patches = h[:, 1:].float()
-        mean = patches.mean(1).square().sum(-1).mean()
-        self.shares.append(mean / patches.square().sum(-1).mean())
-
-    def _note_cls(self, _block, inputs, h):
-        before, after = inputs[0][:, 0].float(), h[:, 0].float()
-        self.variances.append(before.var(0).sum() / after.var(0).sum())
-
-    def take(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(common, early) of the last forward pass."""
-        common, early = sum(self.shares) / len(self.shares), self.variances[-1]
-        self.shares.clear()
-        self.variances.clear()
-        return common, early
 
 
 def interpolate_positions(state: dict, grid: int) -> dict:
@@ -243,8 +217,6 @@ def optimizers(model) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for the rest (weight decay on matrices only)."""
     matrices, decay, plain = [], [], []
     for name, p in model.named_parameters():
-        if name == "logit_scale":  # follows the plan
-            continue
         if "resblocks" in name and p.ndim == 2:
             matrices.append(p)
         else:
@@ -301,7 +273,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 def average_gradients(model, flag: bool) -> bool:
     """Average the gradients over the processes; true where process 0 raised its flag."""
-    grads = [p.grad for p in model.parameters() if p.requires_grad]
+    grads = [p.grad for p in model.parameters()]
     flat = torch.cat([g.flatten() for g in grads] + [torch.tensor([float(flag)])])
     dist.all_reduce(flat)
     for g, mean in zip(grads, flat[:-1].split([g.numel() for g in grads]), strict=True):
@@ -328,12 +300,10 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
             continue
         torch.manual_seed(SEED + number)  # the same first weights everywhere
         grid, size = stage["grid"], 16 * stage["grid"]
-        config = model_config(grid, len(vocabulary.ids), CONTEXT)
+        config = model_config(grid, len(vocabulary.ids), CONTEXT, stage["dropout"])
         model = open_clip.CLIP(**config)
         for block in model.visual.transformer.resblocks:
             block.attn.forward = MethodType(attention_forward, block.attn)
-        model.logit_scale.requires_grad_(False)
-        penalty = TokenPenalty(model.visual.transformer.resblocks)
         optimisers = optimizers(model)
         done = 0
         if saved:
@@ -354,9 +324,6 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
         )
         batch, k = stage["batch"] // world, stage["captions"]
         own = torch.arange(batch).repeat(k)
-        single = np.eye(len(art.concepts) + len(GROUNDS), dtype=bool)[: len(art.concepts)]
-        if stage["names"]:
-            own = torch.cat([own, torch.full((len(single),), -1)])
         losses, since, started = [], time.time(), done
         while done < stage["samples"]:
             warm = min(1.0, (done - started + stage["batch"]) / (50 * stage["batch"]))
@@ -365,33 +332,28 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
             for o, factor in zip(optimisers, (1, MUON_FACTOR), strict=True):
                 for group in o.param_groups:
                     group["lr"] = lr * factor
-            first, last = np.log(stage["scale"])
-            model.logit_scale.data.fill_(first + done / stage["samples"] * (last - first))
             scenes = maker.make(batch, size)
             spoken = [captions(scenes, art, rng, size, stage["grounds"]) for _ in range(k)]
-            texts = [t for said, _ in spoken for t in said]
             named = np.concatenate([m for _, m in spoken])
-            about = named.reshape(k, batch, -1).any(0)  # all that an image's captions name
-            if stage["names"]:  # and every thing by its name alone, to be told apart
-                texts += [str(rng.choice(TEMPLATES)).format(c) for c in art.concepts]
-                named = np.concatenate([named, single])
-            lacking = torch.from_numpy((~about).astype(np.float32) @ named.T.astype(np.float32))
+            shown = labels(scenes, art, size)
+            lacking = torch.from_numpy((~shown).astype(np.float32) @ named.T.astype(np.float32))
             matches = (lacking < 0.5) | (own[None] == torch.arange(batch)[:, None])
             with torch.autocast("cpu", torch.bfloat16):
                 image = model.encode_image(normalise(scenes.images))
-                text = model.encode_text(vocabulary(texts))
+                text = model.encode_text(vocabulary([t for texts, _ in spoken for t in texts]))
             image, text = F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1)
             loss = contrastive_loss(image, text, model.logit_scale.exp(), matches, own)
-            common, early = penalty.take()
             for o in optimisers:
                 o.zero_grad()
-            (loss + COMMON * common + EARLY * early).backward()
+            loss.backward()
             now = time.time()
             late = now - begin > options.stop_after
             report = average_gradients(model, rank == 0 and (late or now - since > INTERVAL))
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for o in optimisers:
                 o.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, math.log(100))
             done += stage["batch"]
             losses.append(float(loss.detach()))
             if not report and done < stage["samples"]:
@@ -407,15 +369,12 @@ def train(rank: int, options, stages: list[dict], meeting: str) -> None:
                     "stage": stage["name"],
                     "samples": done,
                     "loss": round(float(np.mean(losses)), 4),
-                    "common": round(float(common.detach()), 3),
-                    "early": round(float(early.detach()), 3),
                     "images_per_s": round(stage["batch"] * len(losses) / (now - since), 1),
                     "lr": round(lr, 6),
                     "scale": round(float(model.logit_scale.detach().exp()), 1),
                     "seconds": round(now - since),
                     "cls_map": validate(model, vocabulary, art, grid, stage),
                 }
-                penalty.take()  # that of the validation
                 with log.open("a") as f:
                     f.write(json.dumps(entry) + "\n")
                 print(entry, flush=True)
