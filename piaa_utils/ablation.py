@@ -46,7 +46,13 @@ COLUMNS = {
     "test, long list": ("test", "long", "learn"),
 }
 TEXT_SCALE = 10.0  # of patches read by the text, chosen on `val` for the best of them
-PVCL = {"released": None, "spread": PER_IMAGE}  # Stage II, and the bank's limit for an image
+# How PVCL learns: Stage II, the bank's limit for an image, and the encoder whose patches are
+# learned from. The text reads the patches of ENCODER to select them, always.
+PVCL = {
+    "released": ("released", None, ENCODER),
+    "spread": ("spread", PER_IMAGE, ENCODER),
+    "vanilla": ("spread", PER_IMAGE, "vanilla"),
+}
 ROWS = (
     "[CLS]",
     "[CLS] at VOC's scale",
@@ -56,6 +62,9 @@ ROWS = (
     "+ PVCL as released + PAA",
     "+ PVCL, spread + PAA = PIAA",
     "PIAA at VOC's scales",
+    "+ PVCL, vanilla read by scclip",
+    "+ PVCL, vanilla + PAA",
+    "the same at VOC's scales",
 )
 PIAA_ROW = "+ PVCL, spread + PAA = PIAA"
 # (better, worse): the whole, the classifier alone, and each step of the paper.
@@ -65,6 +74,12 @@ STEPS = {
     "encoder: scclip - vanilla": (f"patches + text, {ENCODER}", "patches + text, vanilla"),
     "PVCL - text, same patches": ("+ PVCL, spread", f"patches + text, {ENCODER}"),
     "PAA - maximum of the patches": (PIAA_ROW, "+ PVCL, spread"),
+    "vanilla: PVCL - text, same patches": (
+        "+ PVCL, vanilla read by scclip",
+        "patches + text, vanilla",
+    ),
+    "vanilla: PIAA - [CLS]": ("+ PVCL, vanilla + PAA", "[CLS]"),
+    "the same, both at VOC's scales ": ("the same at VOC's scales", "[CLS] at VOC's scale"),
     "released PVCL - text": ("+ PVCL as released", f"patches + text, {ENCODER}"),
 }
 
@@ -101,15 +116,15 @@ def learn(key: str, backbone: Backbone, split: str, lists: Sequence[str]) -> dic
     banks = {
         (name, method): PatchBank(len(text[name]), per_image=limit)
         for name in lists
-        for method, limit in PVCL.items()
+        for method, (_, limit, _) in PVCL.items()
     }
     dataset, seconds = mini_scenes(split), {}
     truth, rows, labels = [], [], []
-    for indices, batch in features(backbone, split, (ENCODER,), seconds):
+    for indices, batch in features(backbone, split, (ENCODER, "vanilla"), seconds):
         patches = batch[ENCODER]
         for (name, method), bank in banks.items():
             start = time.perf_counter()
-            bank.update(patches, text[name], indices)
+            bank.update(patches, text[name], indices, batch[PVCL[method][2]])
             part = f"selection, {name}, {method}"
             seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - start
         for i, x in zip(indices, patches, strict=True):
@@ -124,7 +139,7 @@ def learn(key: str, backbone: Backbone, split: str, lists: Sequence[str]) -> dic
         W, b, report = learn_classifier(
             bank,
             text[name],
-            method,
+            PVCL[method][0],
             CONSTANTS["mini"]["purify_temperature"],
             class_names=class_list(name),
         )
@@ -162,7 +177,8 @@ def measure(
         readers = {f"{e}, text": batch[e] @ text["voc"].T for e in ENCODERS}
         classifiers = {f"PVCL {m}": learned["voc"][m] for m in PVCL}
         for reader, c in (classifiers | {"oracle GDA": learned["oracle"]}).items():
-            readers[f"{ENCODER}, {reader}"] = batch[ENCODER] @ c["W"] + c["b"]
+            encoder = "vanilla" if reader == "PVCL vanilla" else ENCODER
+            readers[f"{encoder}, {reader}"] = batch[encoder] @ c["W"] + c["b"]
         for reader, logits in readers.items():
             hit = logits.argmax(-1) == truth
             right.setdefault(reader, []).append(hit[truth >= 0])
@@ -176,7 +192,10 @@ def measure(
 
 def batch_scores(batch: dict[str, Tensor], text: Tensor, classifiers: dict) -> dict[str, Tensor]:
     """The scores [B, C] of every row of the table."""
-    mini, voc = ((c["cls_scale"], c["patch_scale"]) for c in map(CONSTANTS.get, ("mini", "voc07")))
+    mini, mini_vanilla, voc = (
+        (CONSTANTS[name]["cls_scale"], CONSTANTS[name]["patch_scale"])
+        for name in ("mini", "mini_vanilla", "voc07")
+    )
     out = {
         "[CLS]": cls_scores(batch["cls"], text, mini[0]),
         "[CLS] at VOC's scale": cls_scores(batch["cls"], text, voc[0]),
@@ -190,6 +209,10 @@ def batch_scores(batch: dict[str, Tensor], text: Tensor, classifiers: dict) -> d
         whole = " + PAA = PIAA" if method == "spread" else " + PAA"
         out[title + whole] = paa(logits, batch["cls"], text, *mini)
     out["PIAA at VOC's scales"] = paa(logits, batch["cls"], text, *voc)  # of "spread", the last
+    logits = batch["vanilla"] @ classifiers["vanilla"]["W"] + classifiers["vanilla"]["b"]
+    out["+ PVCL, vanilla read by scclip"] = spatial_evidence(spatial_softmax(logits))
+    out["+ PVCL, vanilla + PAA"] = paa(logits, batch["cls"], text, *mini_vanilla)
+    out["the same at VOC's scales"] = paa(logits, batch["cls"], text, *voc)
     return out
 
 
@@ -253,7 +276,7 @@ def row_seconds(measured: dict, learned: dict) -> dict[str, float]:
     learning = sum(
         once[part] for part in ("cls", ENCODER, "selection, voc, spread", "GDA, voc, spread")
     )
-    out |= dict.fromkeys(ROWS[-5:], out[f"patches + text, {ENCODER}"] + learning)
+    out |= dict.fromkeys(ROWS[8:], out[f"patches + text, {ENCODER}"] + learning)
     return out
 
 
@@ -266,13 +289,13 @@ def format_table(entries: list[dict], gains: list[dict]) -> str:
         cells = [e for e in entries if e["name"] == row]
         numbers = "".join(f"{e['value']:>10.1f} [{e['low']:5.1f}, {e['high']:5.1f}]" for e in cells)
         lines.append(f"{row:<32}{numbers}{cells[0]['seconds']:>9.1f}")
-    lines += ["", f"{'gain in points':<32}" + "".join(f"{c:>24}" for c in COLUMNS)]
+    lines += ["", f"{'gain in points':<36}" + "".join(f"{c:>24}" for c in COLUMNS)]
     for step in STEPS:
         cells = [g for g in gains if g["step"] == step]
         numbers = "".join(
             f"{g['gain']:>+10.1f} [{g['low']:+5.1f}, {g['high']:+5.1f}]" for g in cells
         )
-        lines.append(f"{step:<32}{numbers}")
+        lines.append(f"{step.rstrip():<36}{numbers}")
     return "\n".join(lines)
 
 

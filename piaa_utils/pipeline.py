@@ -49,6 +49,10 @@ class PIAA(BaseEstimator):
         :func:`piaa_utils.backbone.load_backbone` made.
     pretrained : weights of the backbone, as for ``load_backbone``.
     encoder : a patch encoder of ``piaa_utils.encoders.ENCODERS``.
+    selector : the encoder whose patches the text reads in Stage I, to say which patches to learn
+        from. None, as in the paper, is `encoder` itself. Text reads SC-CLIP's patches best, and a
+        learned classifier gains most on CLIP's ordinary ones: for ``encoder="vanilla",
+        selector="scclip"`` see README.md.
     templates : prompts with ``{}``; one in the paper.
     n_select : K, patches kept for each class; 512 in the paper.
     purify : "spread" (ours, the default), "released" (the authors' code) or None, see
@@ -85,6 +89,7 @@ class PIAA(BaseEstimator):
         backbone: Any = MINI,
         pretrained: str | Path | None = None,
         encoder: str = "scclip",
+        selector: str | None = None,
         templates: Sequence[str] = ("a photo of a {}",),
         n_select: int = BANK_SIZE,
         purify: str | None = "spread",
@@ -100,6 +105,7 @@ class PIAA(BaseEstimator):
         self.backbone = backbone
         self.pretrained = pretrained
         self.encoder = encoder
+        self.selector = selector
         self.templates = templates
         self.n_select = n_select
         self.purify = purify
@@ -138,8 +144,10 @@ class PIAA(BaseEstimator):
         self._prepare()
         per_image = PER_IMAGE if self.purify == "spread" else None
         bank = PatchBank(len(self.class_names), self.n_select, per_image=per_image)
-        for indices, features in self._encoded(images, "selecting patches"):
-            bank.update(features[self.encoder], self.text_, [first_id + i for i in indices])
+        read = self.selector or self.encoder
+        for indices, features in self._encoded(images, "selecting patches", read):
+            ids = [first_id + i for i in indices]
+            bank.update(features[read], self.text_, ids, features[self.encoder])
         return bank
 
     def fit_bank(self, bank: PatchBank) -> PIAA:
@@ -303,11 +311,11 @@ class PIAA(BaseEstimator):
             return self.backbone
         return load_backbone(self.backbone, self.pretrained, self.device)
 
-    def _encoded(self, images: object, desc: str):
-        """(indices, features) of each batch; what cannot be read goes to ``skipped_``."""
+    def _encoded(self, images: object, desc: str, *more: str):
+        """(indices, features) of each batch, by this and `more` encoders; fills ``skipped_``."""
         stream = batches(images, self.backbone_.preprocess, self.batch_size, self.progress, desc)
         for indices, pixels in stream:
-            features = encode(self.backbone_, pixels, self.encoder)
+            features = encode(self.backbone_, pixels, {self.encoder, *more})
             for i, patches in zip(indices, features[self.encoder], strict=True):
                 if not patches.isfinite().all():
                     raise ValueError(

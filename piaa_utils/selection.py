@@ -81,7 +81,8 @@ class PatchBank:
     ----------
     All rows are ordered by (class, entropy, image id, patch index).
 
-    features : [n, D] unit patch features, in the dtype they came in.
+    features : [n, D] unit patch features, in the dtype they came in (of another encoder where
+        ``update`` was given its features).
     probs : [n, C] float32 text probabilities p.
     labels : [n] int64, the class y of each row.
     entropy : [n] float32, nats.
@@ -142,14 +143,23 @@ class PatchBank:
 
     @torch.inference_mode(False)  # the bank is written to later, which inference tensors forbid
     @torch.no_grad()
-    def update(self, patches: Tensor, text: Tensor, image_ids: Sequence[int] | Tensor) -> None:
+    def update(
+        self,
+        patches: Tensor,
+        text: Tensor,
+        image_ids: Sequence[int] | Tensor,
+        features: Tensor | None = None,
+    ) -> None:
         """Show the bank one batch of images.
 
         Parameters
         ----------
-        patches : [B, N, D] unit patch features of B images.
+        patches : [B, N, D] unit patch features of B images; the text reads them, and so decides
+            what is kept.
         text : [C, D] unit text features, the same ones at every call.
         image_ids : B integers; every image of the whole set has its own.
+        features : [B, N, D] unit features of the same patches by another encoder, to be kept in
+            place of `patches`; None, as in the paper, keeps `patches` themselves.
 
         Raises
         ------
@@ -159,6 +169,13 @@ class PatchBank:
         """
         ids = torch.as_tensor(image_ids)
         self._check(patches, text, ids)
+        if features is None:
+            features = patches
+        elif features.shape != patches.shape or not features.isfinite().all():
+            raise ValueError(
+                f"features must be finite and of the patches' shape {tuple(patches.shape)}: got "
+                f"shape {tuple(features.shape)}."
+            )
         if patches.numel() == 0:
             return
         # Float64, for which Apple's GPU has no support; the bank lives where this is computed.
@@ -183,7 +200,8 @@ class PatchBank:
             rows, keys = rows[best], tuple(key[best] for key in keys)
         if len(rows) == 0:
             return
-        self._absorb(keys, patches.flatten(0, 1)[rows], probs.flatten(0, 1)[rows].float())
+        kept = features.to(device).flatten(0, 1)[rows]
+        self._absorb(keys, kept, probs.flatten(0, 1)[rows].float())
 
     @torch.inference_mode(False)
     @torch.no_grad()

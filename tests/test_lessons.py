@@ -131,6 +131,13 @@ def test_bank_is_the_bank_of_the_features(config):
     assert made.image_id.equal(wanted.image_id) and made.patch_index.equal(wanted.patch_index)
 
 
+def test_bank_of_two_encoders(config):
+    x = features(config, "learn", ("vanilla", "scclip")).patches
+    made, plain = bank(config, encoder="vanilla", selector="scclip"), bank(config)
+    assert made.image_id.equal(plain.image_id) and made.patch_index.equal(plain.patch_index)
+    assert made.features.equal(x["vanilla"][plain.image_id, plain.patch_index])
+
+
 def test_patch_truth_of_a_picture_that_is_no_square(config):
     class Data:
         def masks(self, _):

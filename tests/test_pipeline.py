@@ -53,6 +53,22 @@ def test_fit_and_predict_are_the_paper_s_steps_one_after_the_other(fitted, backb
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
 
 
+def test_one_encoder_selects_and_another_is_learned(backbone, paths, tmp_path):
+    pixels = torch.stack([backbone.preprocess(Image.open(p).convert("RGB")) for p in paths])
+    features = encode(backbone, pixels, ("vanilla", "scclip"))
+    text = backbone.encode_text(NAMES)
+    bank = PatchBank(len(NAMES), 40, per_image=1)
+    bank.update(features["scclip"], text, range(len(paths)), features["vanilla"])
+    W, b, _ = learn_classifier(bank, text, "spread")
+    expected = paa(features["vanilla"] @ W + b, features["cls"], text, 5.0, 1000.0)
+    two = PIAA(NAMES, backbone, encoder="vanilla", selector="scclip", n_select=40).fit(paths)
+    np.testing.assert_allclose(two.predict_proba(paths), expected.numpy(), atol=1e-4)
+    two.save(tmp_path / "two.safetensors")
+    again = PIAA.load(tmp_path / "two.safetensors", backbone=backbone)
+    assert again.selector == "scclip"
+    np.testing.assert_allclose(again.predict_proba(paths), expected.numpy(), atol=1e-4)
+
+
 def test_scores_do_not_depend_on_batch_or_order(fitted, paths):
     scores = fitted.predict_proba(paths)
     other = clone(fitted).set_params(batch_size=3).fit(paths)

@@ -272,3 +272,24 @@ def test_probabilities_by_hand():
 def test_entropy_is_in_nats():
     p = torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]])
     torch.testing.assert_close(entropy(p), torch.tensor([0.0, math.log(4), math.log(2)]))
+
+
+def test_one_encoder_can_select_and_another_s_features_be_kept():
+    rng = torch.Generator().manual_seed(0)
+    patches, others = (normalize(torch.randn(4, 9, 6, generator=rng), dim=-1) for _ in range(2))
+    text = normalize(torch.randn(3, 6, generator=rng), dim=-1)
+    plain, crossed = PatchBank(3, k=4), PatchBank(3, k=4)
+    plain.update(patches, text, range(4))
+    crossed.update(patches[:2], text, [0, 1], others[:2])
+    crossed.update(patches[2:], text, [2, 3], others[2:])
+    for name in ("labels", "entropy", "image_id", "patch_index", "probs"):
+        assert torch.equal(getattr(crossed, name), getattr(plain, name)), name
+    assert torch.equal(crossed.features, others[plain.image_id, plain.patch_index])
+
+
+@pytest.mark.parametrize("features", [torch.ones(1, 2, 3), torch.full((1, 2, 2), torch.nan)])
+def test_features_that_do_not_fit_are_refused(features):
+    bank = PatchBank(2)
+    patches = torch.eye(2)[None]
+    with pytest.raises(ValueError, match="features must be finite and of the patches' shape"):
+        bank.update(patches, torch.eye(2), [0], features)

@@ -26,7 +26,8 @@ from piaa_utils.selection import PatchBank
 
 DEFAULT = "scclip"
 # Encoders kept together on disk, so that notebooks which ask for some of them share one file.
-STORED = {"test": ENCODERS, "test_unseen": ("vanilla", DEFAULT)}
+TWO = ("vanilla", DEFAULT)
+STORED = {"test": ENCODERS, "test_unseen": TWO, "learn": TWO, "learn_unseen": TWO}
 
 
 class Features(NamedTuple):
@@ -70,18 +71,25 @@ def features(config: Config, split: str, encoders: Sequence[str] = (DEFAULT,)) -
 
 
 def bank(
-    config: Config, split: str = "learn", per_image: int | None = 1, encoder: str = DEFAULT
+    config: Config,
+    split: str = "learn",
+    per_image: int | None = 1,
+    encoder: str = DEFAULT,
+    selector: str | None = None,
 ) -> PatchBank:
     """Stage I's bank of a split, from its cached features.
 
-    ``per_image=None`` is the paper's; 1 is what ``purify="spread"`` learns from.
+    ``per_image=None`` is the paper's; 1 is what ``purify="spread"`` learns from. `encoder` and
+    `selector` are those of :class:`piaa_utils.pipeline.PIAA`.
     """
-    x = features(config, split, (encoder,)).patches[encoder]
+    read = selector or encoder
+    patches = features(config, split, (read, encoder)).patches
     out = PatchBank(len(config.class_names), per_image=per_image)
     text = config.text.cpu()
-    for start in range(0, len(x), 64):
-        part = x[start : start + 64]
-        out.update(part, text, range(start, start + len(part)))
+    for start in range(0, len(patches[read]), 64):
+        rows = slice(start, start + 64)
+        ids = range(len(patches[read]))[rows]
+        out.update(patches[read][rows], text, ids, patches[encoder][rows])
     return out
 
 
