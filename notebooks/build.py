@@ -7,7 +7,8 @@ its outputs, and ``student/NN_name.ipynb``, without outputs and with the exercis
 notebooks that are out of step with their source are made; ``--all`` makes all of them.
 
 In a cell tagged ``exercise``, what stands between the lines ``# solution`` and ``# end solution``
-is the solution. The student finds in its place an error that says which exercise waits there.
+is the solution. The student finds in its place an error that says so or, at the top of a cell, the
+name to fill in.
 """
 
 import argparse
@@ -23,11 +24,11 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end solution$", re.MULTILINE | re.DOTALL)
-BLANK = r'\1raise NotImplementedError("Your answer goes here; then run this cell again.")'
 CELL_TIMEOUT = 300  # seconds
 # Where the badges lead and what the setup cell clones; change it here and run `make notebooks`.
 REPOSITORY = "OWNER/REPOSITORY"
 BADGES = "<!-- badges -->"
+PROGRESS_BAR = re.compile(r"\d+%\|")
 LOCAL_LINK = re.compile(r"\]\((\.\./[^)]*)\)")  # notebooks link each other by name alone
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -66,6 +67,17 @@ def read_source(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def blank(solution: re.Match) -> str:
+    """What the student finds in a solution's place.
+
+    Within a function an error that says so; at the top of a cell the name to fill in.
+    """
+    indent, names = solution[1], re.findall(r"^(\w+) = ", solution[0], re.MULTILINE)
+    if names and not indent:
+        return f"{names[-1]} = ...  # your answer"
+    return f'{indent}raise NotImplementedError("Your answer goes here; then run this cell again.")'
+
+
 def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The same notebook without outputs and solutions; its links lead one folder up."""
     student = copy.deepcopy(notebook)
@@ -82,7 +94,7 @@ def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell["outputs"], cell["execution_count"] = [], None
         if "exercise" in tags and cell.cell_type == "code":
-            cell["source"], count = SOLUTION.subn(BLANK, cell.source)
+            cell["source"], count = SOLUTION.subn(blank, cell.source)
             if count == 0:
                 raise ValueError(f"The exercise in {cell.id} has no '# solution' lines: add them.")
         elif "# solution" in cell.source:
@@ -101,12 +113,17 @@ def execute(notebook: nbformat.NotebookNode, **options) -> nbformat.NotebookNode
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what changes from run to run without meaning: times of execution, progress bars."""
+    """Drop what changes from run to run without meaning: times of execution, progress bars.
+
+    Other words on stderr stay, for a test to find.
+    """
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell["outputs"] = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell["outputs"] = [
+                o for o in cell.outputs if not PROGRESS_BAR.search(o.get("text", ""))
+            ]
             for output in cell.outputs:
                 data = output.get("data", {})
                 if "application/vnd.jupyter.widget-view+json" in data:
@@ -164,6 +181,10 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", help="such as 03_entropy_selection; none means all")
     parser.add_argument("--all", action="store_true", help="also those that are in step")
     options = parser.parse_args()
+    there = [path.stem for path in sources()]
+    for name in options.names:
+        if name not in there:
+            parser.error(f"there is no notebook {name}; there are {', '.join(there)}")
     for path in sources():
         if not options.names or path.stem in options.names:
             make(path, options.all or bool(options.names))

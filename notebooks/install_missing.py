@@ -30,8 +30,27 @@ def missing() -> list[str]:
     return out
 
 
+def too_old() -> list[str]:
+    """What is installed in another version than asked for, in words; it is left as it is."""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return []
+    out = []
+    for line in map(Requirement, requirements()):
+        try:
+            version = metadata.version(line.name)
+        except metadata.PackageNotFoundError:
+            continue
+        if not line.specifier.contains(version, prereleases=True):
+            out.append(f"{line.name} {version} is installed, {line.specifier} is asked for")
+    return out
+
+
 def main() -> None:
     """Install what is missing, or say in one sentence why that failed."""
+    for words in too_old():
+        print(f"Note: {words}; if something fails, install that version.", flush=True)
     lines = missing()
     if not lines:
         return

@@ -52,6 +52,7 @@ class Backbone:
     dim : D, channels of the joint embedding.
     quick_gelu : True where the model computes QuickGELU, False for GELU.
     device : where the model is and where features come out.
+    mean, std : 3 numbers each, of the colours, that ``preprocess`` normalises with.
     preprocess : PIL image -> float tensor [3, S, S]: short side to S (bicubic), centre crop,
         RGB in [0, 1], then minus mean, over standard deviation.
     tokenizer : list of strings -> tokens [n, context], or None for a vocabulary not CLIP's.
@@ -70,7 +71,9 @@ class Backbone:
         self.depth = len(self.blocks)
         self.width, self.dim = visual.proj.shape
         looks = {**open_clip.get_model_preprocess_cfg(model), "size": self.image_size}
-        self.preprocess = image_transform_v2(PreprocessCfg(**looks), is_train=False)
+        looks = PreprocessCfg(**looks)
+        self.mean, self.std = list(looks.mean), list(looks.std)
+        self.preprocess = image_transform_v2(looks, is_train=False)
 
     @property
     def blocks(self) -> nn.ModuleList:

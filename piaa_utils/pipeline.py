@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from sklearn.base import BaseEstimator
@@ -225,7 +224,7 @@ class PIAA(BaseEstimator):
         about = {
             "format": FORMAT,
             "settings": settings,
-            "backbone": _identity(self.backbone_),
+            "backbone": identity(self.backbone_),
             "report": self.report_,
         }
         tensors = {"text": self.text_, "coef": self.coef_, "intercept": self.intercept_}
@@ -278,7 +277,7 @@ class PIAA(BaseEstimator):
                 f"{path} was learned with the backbone {name}, which cannot be loaded by that "
                 f"name: give it as backbone (and pretrained). {error}"
             ) from error
-        if _identity(piaa.backbone_) | {"name": name} != about["backbone"]:
+        if identity(piaa.backbone_) | {"name": name} != about["backbone"]:
             raise ValueError(
                 f"{path} was learned with the backbone {name}, and {piaa.backbone_.name} here has "
                 f"other weights, activation, image size or preprocessing: load it with that "
@@ -340,16 +339,15 @@ class PIAA(BaseEstimator):
 _NOT_SAVED = ("backbone", "pretrained", "batch_size", "device", "progress")
 
 
-def _identity(backbone: Backbone) -> dict[str, Any]:
+def identity(backbone: Backbone) -> dict[str, Any]:
     """What must agree for features to be the same."""
-    looks = open_clip.get_model_preprocess_cfg(backbone.model)
     return {
         "name": backbone.name,
         "weights_hash": backbone.weights_hash,
         "quick_gelu": backbone.quick_gelu,
         "image_size": backbone.image_size,
-        "mean": list(looks["mean"]),
-        "std": list(looks["std"]),
+        "mean": backbone.mean,
+        "std": backbone.std,
     }
 
 

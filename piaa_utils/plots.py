@@ -113,7 +113,7 @@ def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, st
 
 @mpl.rc_context(STYLE)
 def png_bytes(figure: matplotlib.figure.Figure) -> bytes:
-    """A figure as a PNG file of 256 colours, a third of the size of one with all colours.
+    """A figure as a PNG file of 256 colours, much smaller than one of all colours.
 
     Its alt text is stored as the PNG's description.
     """
@@ -312,7 +312,7 @@ def ablation_figure(
 def _intervals(ax: Axes, rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> None:
     reference = next((row["value"] for row in rows if row["name"] == names[0]), None)
     if reference is not None:
-        ax.axvline(reference, color="0.4", linestyle="--", linewidth=1.5, zorder=0)
+        ax.axvline(reference, color="0.4", linestyle="--", linewidth=1.5, zorder=1)
     for row in rows:
         color = "black" if row["name"] == names[0] else PALETTE[0]
         y = names.index(row["name"])
@@ -331,6 +331,7 @@ def _intervals(ax: Axes, rows: Sequence[Mapping[str, object]], names: Sequence[s
     low, high = ax.get_xlim()
     ax.set_xlim(low, high + 0.22 * (high - low))  # room for the numbers
     ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
 
 
 def _outline(ax: Axes, mask: np.ndarray, picture: Image.Image) -> None:

@@ -171,11 +171,14 @@ class PatchBank:
         self._check(patches, text, ids)
         if features is None:
             features = patches
-        elif features.shape != patches.shape or not features.isfinite().all():
-            raise ValueError(
-                f"features must be finite and of the patches' shape {tuple(patches.shape)}: got "
-                f"shape {tuple(features.shape)}."
-            )
+        else:
+            if features.shape[:2] != patches.shape[:2]:
+                raise ValueError(
+                    f"features must be those of the same {tuple(patches.shape[:2])} patches: got "
+                    f"shape {tuple(features.shape)}."
+                )
+            _check_unit(features, ids)
+        self._check_new(features.shape[2], ids)
         if patches.numel() == 0:
             return
         # Float64, for which Apple's GPU has no support; the bank lives where this is computed.
@@ -296,22 +299,9 @@ class PatchBank:
             )
         if len(ids.unique()) < len(ids):
             raise ValueError("image_ids repeat within a batch: give every image its own.")
-        norms = torch.linalg.vector_norm(patches.float(), dim=-1)
-        bad = ~norms.isfinite().all(dim=1)
-        if bad.any():
-            names = some(ids.to(bad.device)[bad].tolist())
-            raise ValueError(
-                f"The patch features of image {names} hold NaN or infinite values: "
-                f"leave the image out, or check the backbone's weights and precision."
-            )
+        _check_unit(patches, ids)
         if not text.isfinite().all():
             raise ValueError("The text features hold NaN or infinite values: check the backbone.")
-        if ((norms - 1).abs() > 0.01).any():
-            raise ValueError(
-                "Patch features must be of unit length: divide each by its norm "
-                "(encode(..., normalize=True) does)."
-            )
-        self._check_new(patches.shape[2], ids)
 
     def _check_new(self, width: int, ids: Tensor) -> None:
         if len(self) and self._features.shape[1] != width:
@@ -325,6 +315,23 @@ class PatchBank:
                 f"Image id {some(ids.to(known.device)[known].tolist())} is in the bank already: "
                 f"count the images over the whole set, and show each of them once."
             )
+
+
+def _check_unit(patches: Tensor, ids: Tensor) -> None:
+    """Refuse features [B, N, D] that are not finite, naming the images, or not of unit length."""
+    norms = torch.linalg.vector_norm(patches.float(), dim=-1)
+    bad = ~norms.isfinite().all(dim=1)
+    if bad.any():
+        names = some(ids.to(bad.device)[bad].tolist())
+        raise ValueError(
+            f"The patch features of image {names} hold NaN or infinite values: "
+            f"leave the image out, or check the backbone's weights and precision."
+        )
+    if ((norms - 1).abs() > 0.01).any():
+        raise ValueError(
+            "Patch features must be of unit length: divide each by its norm "
+            "(encode(..., normalize=True) does)."
+        )
 
 
 def _put(column: Tensor, slots: Tensor, rows: Tensor, length: int) -> Tensor:

@@ -80,5 +80,5 @@ def test_exercise_3():
 def test_exercise_4():
     scores, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[1, 0], [1, 0]])
     nb00.exercise_4(0.5, scores, labels)
-    with pytest.raises(CheckFailed, match="1 is too large. Take argmax"):
+    with pytest.raises(CheckFailed, match="1 is too large. Take argmax over classes"):
         nb00.exercise_4(1.0, scores, labels)

@@ -64,7 +64,9 @@ def test_config_seeds_all_generators():
 def test_a_claim_fails_only_on_the_default(capsys):
     with pytest.raises(AssertionError, match="does not hold: 1 is above 2"):
         Config().claim(False, "1 is above 2")
-    Config(fast=True).claim(False, "1 is above 2")
+    for other in (Config(fast=True), Config(seed=1), Config(pretrained="x")):
+        other.claim(False, "1 is above 2")
+    assert Config(backbone="mini", device="cpu").is_default
     assert "✗ not on this configuration: 1 is above 2" in capsys.readouterr().out
 
 
@@ -108,6 +110,41 @@ def test_features_come_from_the_cache_the_second_time(config, monkeypatch):
     again = features(config, "test", ("scclip", "vanilla"))
     torch.testing.assert_close(again.patches["vanilla"], first.patches["vanilla"])
     assert set(again.patches) == {"scclip", "vanilla"} and set(first.patches) == {"vanilla"}
+
+
+def test_the_cache_knows_all_that_features_depend_on(config, tmp_path):
+    import open_clip
+
+    from piaa_utils.backbone import load_backbone
+    from piaa_utils.lessons.features import _key
+
+    data = config.dataset("val")
+    first = _key(config, data)
+    assert _key(config, config.dataset("val")) == first
+    assert _key(config, config.dataset("test")) != first
+    tower = {"image_size": 96, "patch_size": 16, "layers": 12, "width": 64}
+    text = {"context_length": 16, "width": 64, "heads": 1, "layers": 1}
+    keys = set()
+    state = None
+    for quick in (True, False):
+        model = open_clip.CLIP(32, tower, text, quick_gelu=quick)
+        state = state or model.state_dict()
+        model.load_state_dict(state)
+        other = Config(device="cpu", fast=True)
+        other.__dict__["backbone_"] = load_backbone(model, device="cpu")
+        keys.add(_key(other, data))
+    assert len(keys | {first}) == 3, "the activation counts, and so do the weights"
+    (tmp_path / "SegmentationClass").mkdir()
+    data.root = tmp_path  # no masks there
+    without = _key(config, data)
+    (tmp_path / "SegmentationClass" / f"{data.ids[0]}.png").write_bytes(b"mask")
+    assert len({first, without, _key(config, data)}) == 3
+
+
+def test_one_encoder_by_name_and_an_unknown_one(config):
+    assert set(features(config, "val", "vanilla").patches) == {"vanilla"}
+    with pytest.raises(ValueError, match="no encoder 'clip'; there are vanilla, maskclip"):
+        features(config, "val", "clip")
 
 
 def test_an_unreadable_picture_is_named(config, tmp_path, monkeypatch):
@@ -181,6 +218,7 @@ def test_check_function_of_several_results():
 
     cases = [(torch.tensor([1.0, 3.0]),)]
     check_function(lambda x: (1, np.float32(3)), right, cases, "Exercise 2")
+    check_function(lambda x: [1, 3], right, cases, "Exercise 2")
     with pytest.raises(CheckFailed, match="value 1 of the result: the result is 1, expected 3"):
         check_function(lambda x: (x.min(), x.min()), right, cases, "Exercise 2")
     with pytest.raises(CheckFailed, match="2 values are wanted, not 1"):
@@ -202,6 +240,14 @@ def test_check_array_says_what_is_wrong(answer, message):
 
 
 def test_check_array_takes_any_kind_of_number():
+    ones = torch.ones(2, dtype=torch.bfloat16, requires_grad=True)
+    check_array(ones, [1, 1], "Exercise 3")
+    with pytest.raises(CheckFailed, match=r"entry 0 is 1, expected 2"):
+        check_array(ones, [2, 2], "Exercise 3")
+    with pytest.raises(CheckFailed, match=r"numbers are wanted, but this is \['a'\]"):
+        check_array(np.array(["a"]), [1], "Exercise 3")
+    with pytest.raises(CheckFailed, match=r"one number is wanted, but this is \[1.0, 1.0\]"):
+        check_number(ones, 1, "Exercise 3")
     check_array(torch.tensor([1, 2]), np.array([1.0, 2.0]), "Exercise 3")
     with pytest.raises(CheckFailed, match=r"entry \(1, 0\) is 0, expected 1"):
         check_array(np.zeros((2, 2)), np.array([[0, 0], [1, 0]]), "Exercise 3")
@@ -221,11 +267,14 @@ def test_check_number():
 
 def test_check_choice():
     arguments = ("b", {"a": "It is not."}, "Exercise 5", "It is.")
-    check_choice(" B ", *arguments)
+    for right in (" B ", "b)", "(b)", "**b**"):
+        check_choice(right, *arguments)
     with pytest.raises(CheckFailed, match="not a. It is not."):
         check_choice("a", *arguments)
     with pytest.raises(CheckFailed, match="one of the letters a, b, not 'x'"):
         check_choice("x", *arguments)
+    with pytest.raises(CheckFailed, match="not Ellipsis"):
+        check_choice(..., *arguments)
 
 
 # Explorer

@@ -28,7 +28,7 @@ def load(name):
 build, install_missing = load("build"), load("install_missing")
 SOURCES = build.sources()
 NAMES = [path.stem for path in SOURCES]
-SETUP = (ROOT / "tests" / "setup_cell.txt").read_text().rstrip()
+SETUP = (ROOT / "tests" / "setup_cell.txt").read_text(encoding="utf-8").rstrip()
 each = pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 
 
@@ -182,7 +182,7 @@ def documents():
 
 @pytest.mark.parametrize("path", list(documents()), ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_inside_the_repository_lead_somewhere(path):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = nbformat.reads(text, 4).cells
         text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
@@ -258,8 +258,17 @@ def test_install_missing_installs_what_is_not_there_and_nothing_else(fresh_pytho
     command = [fresh_python, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Installing piaa-probe>=0.5" in done.stdout and "numpy" not in done.stdout
+    assert "Installing piaa-probe>=0.5\n" in done.stdout, "and not numpy beside it"
     assert done.stdout.rstrip().endswith("[]"), "numpy is there, whatever its version"
+
+
+def test_another_version_than_asked_for_is_named_and_left(monkeypatch, capsys):
+    monkeypatch.setattr(install_missing, "requirements", lambda: ["numpy>=99", "torch>=1"])
+    install_missing.main()
+    out = capsys.readouterr().out
+    assert (
+        re.match(r"Note: numpy [\d.]+ is installed, >=99 is asked for", out) and "torch" not in out
+    )
 
 
 def test_install_missing_says_what_to_do_without_a_network(fresh_python):
@@ -316,13 +325,22 @@ def test_student_version_blanks_the_solution_alone(tmp_path):
     assert "notebooks/student/00_small.ipynb" in made.cells[0].source
 
 
+def test_a_blank_at_the_top_of_a_cell_names_what_to_fill_in(tmp_path):
+    path = small_source(tmp_path)
+    lines = "# solution\nfirst = 1\nanswer = first + 1\n# end solution\nprint(answer)"
+    text = path.read_text(encoding="utf-8").split("def twice")[0] + lines
+    path.write_text(text, encoding="utf-8")
+    made = build.student_version(build.read_source(path))
+    assert made.cells[-1].source == "answer = ...  # your answer\nprint(answer)"
+
+
 def test_an_exercise_without_solution_marks_is_refused(tmp_path):
     path = small_source(tmp_path)
-    path.write_text(path.read_text().replace("    # end solution\n", ""))
+    path.write_text(path.read_text(encoding="utf-8").replace("    # end solution\n", ""))
     with pytest.raises(ValueError, match="has no '# solution' lines"):
         build.student_version(build.read_source(path))
     path = small_source(tmp_path)
-    path.write_text(path.read_text().replace('tags=["exercise"]', ""))
+    path.write_text(path.read_text(encoding="utf-8").replace('tags=["exercise"]', ""))
     with pytest.raises(ValueError, match="would be shown"):
         build.student_version(build.read_source(path))
 

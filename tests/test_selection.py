@@ -287,9 +287,16 @@ def test_one_encoder_can_select_and_another_s_features_be_kept():
     assert torch.equal(crossed.features, others[plain.image_id, plain.patch_index])
 
 
-@pytest.mark.parametrize("features", [torch.ones(1, 2, 3), torch.full((1, 2, 2), torch.nan)])
-def test_features_that_do_not_fit_are_refused(features):
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (torch.ones(1, 3, 2), r"those of the same \(1, 2\) patches: got shape \(1, 3, 2\)"),
+        (torch.full((1, 2, 2), torch.nan), "features of image 0 hold NaN"),
+        (7 * torch.eye(2)[None], "unit length"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(features, message):
     bank = PatchBank(2)
-    patches = torch.eye(2)[None]
-    with pytest.raises(ValueError, match="features must be finite and of the patches' shape"):
-        bank.update(patches, torch.eye(2), [0], features)
+    with pytest.raises(ValueError, match=message):
+        bank.update(torch.eye(2)[None], torch.eye(2), [0], features)
+    assert len(bank) == 0

@@ -3,12 +3,15 @@
 #
 # <!-- badges -->
 #
+# This series takes apart **PIAA** (*P*atch-level *I*nference and *A*daptive *A*ggregation), the method
+# of Wang et al., "[CLS] is Not Enough", ICML 2026: "the paper" from here on.
+#
 # **After this notebook you can**
 #
 # - say what CLIP's [CLS] token names in a picture of several things, and what it leaves out;
 # - tell single-label from multi-label recognition, and a softmax from independent scores;
 # - compute mean average precision (mAP), the number of the paper's table, by hand;
-# - run the whole of PIAA in ten lines, and say in which notebook each of its steps is opened up.
+# - run the whole of PIAA in a few lines, and say in which notebook each of its steps is opened up.
 #
 # **Before**: Python and a little PyTorch. You need to know nothing about CLIP.
 #
@@ -47,7 +50,7 @@ import torch
 from IPython.display import Markdown
 
 from piaa_utils.aggregation import cls_scores
-from piaa_utils.lessons import bank, explorer, features, nb00, versions
+from piaa_utils.lessons import bank, explorer, features, mask_or_none, nb00, versions
 from piaa_utils.metrics import mean_average_precision, paired_bootstrap
 from piaa_utils.pipeline import PIAA
 from piaa_utils.plots import scene_figure
@@ -61,10 +64,11 @@ from piaa_utils.plots import scene_figure
 # photo of a dog" and so on, and take the closest.
 #
 # The picture's vector is read from one single place: a token called **[CLS]**, which looked at all
-# patches of the picture and had to sum them up. A caption names what strikes a person most. So
+# patches (small squares) of the picture and had to sum them up. A caption names what strikes a person most. So
 # what does [CLS] say when there are four things to name?
 #
-# The scores, in the paper's notation ($t_c$ is the unit text vector of class $c$, $s$ a scale):
+# The scores, in the paper's notation ($t_c$ is the unit text vector of class $c$; $s$, a scale, is in the
+# configuration's constants and printed below):
 #
 # $$s_\text{cls} = \operatorname{softmax}_c\big(s \cdot \cos(\text{CLS},\, t_c)\big)$$
 
@@ -77,23 +81,27 @@ cosine = x.cls @ text.T  # unit vectors: [pictures, classes]
 by_hand = torch.exp(s * cosine) / torch.exp(s * cosine).sum(dim=1, keepdim=True)
 scores = {"[CLS]": cls_scores(x.cls, text, s)}
 torch.testing.assert_close(by_hand, scores["[CLS]"])
+print(f"s = {s:g}, scores of {len(data)} pictures for {len(names)} classes")
 
 # %% [markdown]
 # The package's `cls_scores` computes just that. Now one picture. It is not a random one: of those
-# that show four classes or more it is the one whose least visible class [CLS] ranks lowest, so a
-# bad case. How common such cases are comes right after.
+# that show four classes or more, and whose largest class [CLS] ranks first, it is the one whose
+# smallest class [CLS] ranks lowest. How common such cases are comes right after.
 
 # %%
 pixels = nb00.class_pixels(data)  # how much of each class is seen, known from the masks
 many = (data.labels.sum(1) >= 4) & (pixels.sum(1) > 0)
 rank = (-scores["[CLS]"].numpy()).argsort(1).argsort(1)
 smallest = np.where((data.labels == 1) & (pixels > 0), pixels, pixels.max() + 1).argmin(1)
-picture = int(np.where(many, rank[np.arange(len(data)), smallest], -1).argmax())
+row = np.arange(len(data))
+typical = many & (rank[row, pixels.argmax(1)] == 0)
+picture = int(np.where(typical, rank[row, smallest], -1).argmax())
 nb00.explore(picture, 8, data, {"[CLS]": scores["[CLS]"].numpy()})
 
 # %% [markdown]
-# **What to look for.** Blue bars are classes that are in the picture. What is large is at the top;
-# what is small is lost among things that are not there at all.
+# **What to look for.** Blue bars are classes that are in the picture (it may also hold things that
+# are in no list). What is largest is at the top; what is small is lost among things that are not
+# there at all.
 #
 # Is that the rule? Take every picture of the test set, ask [CLS] for as many names as there are
 # classes in it, and count how often it names the class with the most pixels, and how often the
@@ -178,16 +186,18 @@ config.claim(
 )
 
 # %% [markdown]
-# ## 4 · PIAA in ten lines
+# ## 4 · PIAA in a few lines
 #
 # PIAA asks the same frozen CLIP again, but it reads the **patches**: a picture of 224 × 224 pixels
-# is cut into 14 × 14 squares, and each of them has a token of its own. It takes three steps, and
+# is cut into a grid of 14 × 14 squares of 16 × 16 pixels each, and each of them has a token of its own. It takes three steps, and
 # trains nothing:
 #
 # 1. an **encoder** gets a clean embedding for each patch (notebook 02);
 # 2. from patches of pictures *without labels*, those that the text is surest of are picked
 #    (notebook 03), and a **visual classifier** is computed from them in closed form (notebook 04);
-# 3. the patches' answers and [CLS] are **aggregated** to one score for each class (notebook 05).
+#    the paper calls this PVCL, patch-based visual classifier learning;
+# 3. the patches' answers and [CLS] are **aggregated** to one score for each class (notebook 05): PAA,
+#    prediction adaptive aggregation.
 #
 # In `piaa_utils` that is the following. (`fit_bank` and `score_features` take features from the
 # cache, so that you need not wait; `piaa.fit(pictures)` and `piaa.predict_proba(pictures)` do the
@@ -205,29 +215,41 @@ for method, value in scores.items():
 gain, low, high = (100 * v for v in paired_bootstrap(data.labels, scores["PIAA"], scores["[CLS]"]))
 config.claim(
     low > 0,
-    f"PIAA is {gain:.1f} points of mAP above [CLS] (95 % interval {low:.1f} to {high:.1f})",
+    f"PIAA is {gain:.1f} points above [CLS] at the same s (95 % interval {low:.1f} to {high:.1f})",
 )
 
 # %% [markdown]
 # **What to look for.** The interval comes from drawing the test pictures again and again with
 # replacement: if it excludes zero, the gain is not the luck of these pictures. How large the gain
-# is depends on the CLIP and on the pictures; notebook 06 takes it apart, step by step.
+# is depends on the CLIP, on the pictures and on the scales: a [CLS] with a scale of its own is a harder
+# rival (notebook 05, section 5). Notebook 06 takes the gain apart, step by step.
 #
-# Since PIAA scores every patch, it can also say *where*. Here is the picture from above, with the
-# outline of each object from the mask.
+# PIAA scores every patch, so one may also ask *where* it sees a class. Here is the picture from above,
+# with the outline of each object from the mask. The number beside a name is the score of the whole
+# picture; the colours are those of its patches.
 
 # %%
 shown = np.flatnonzero(data.labels[picture])
 maps = piaa.patch_scores(data.paths[picture])[shown]
-masks = [data.masks(picture) == c for c in shown]
+mask = mask_or_none(data, picture)
+masks = None if mask is None else [mask == c for c in shown]
 of_picture = scores["PIAA"][picture, shown]
 scene_figure(data.paths[picture], [names[c] for c in shown], maps, of_picture, masks)
+
+# %%
+best = np.array([m.argmax() for m in maps.flatten(1).numpy()])
+on_it = [x.truth[picture, patch] == c for patch, c in zip(best, shown, strict=True)]
+Markdown(
+    f"**Read the colour bar before you judge.** All patches lie between {maps.min():.4f} and "
+    f"{maps.max():.4f}, close to 1/{len(names)}, and for {sum(on_it)} of {len(shown)} classes the "
+    "highest patch is on the object. Notebook 02 asks why a patch speaks of what it does not show."
+)
 
 # %% [markdown]
 # ## 5 · Explore: who names what?
 #
 # Which method names the small things? Move through pictures that show four classes or more. Blue
-# is in the picture, grey is not.
+# is in the picture, grey is not. Do not expect wonders in any one picture: the gain is one over many.
 
 # %%
 arrays = {name: value.numpy() for name, value in scores.items()}
@@ -261,8 +283,8 @@ nb00.explore(picture, 8, data, arrays)
 # %% [markdown]
 # ## 7 · Exercises
 #
-# Write your answer, run the cell, then run the check below it: it says at once what is wrong. The
-# solutions are in this notebook's full version, `notebooks/00_start_here.ipynb`.
+# Write your answer, run the cell, then run the check below it: it says at once what is wrong. Where
+# there is no function to write, put your answer in the name that the cell gives. The solutions are in this notebook's full version, `notebooks/00_start_here.ipynb`.
 #
 # ### Exercise 1 · One line: the names of a picture
 #
@@ -315,10 +337,12 @@ nb00.exercise_2(average_precision)
 # A picture shows a cat and a dog with the very same cosine to their texts. Why can the softmax not
 # give both a score above one half?
 #
-# - a: because it compares pictures, not classes
-# - b: because the shares of a picture sum to 1
-# - c: because the texts of the two classes are too much alike
-# - d: because the scale $s$ is too small
+# - **a**: because it compares pictures, not classes
+# - **b**: because the shares of a picture sum to 1
+# - **c**: because the texts of the two classes are too much alike
+# - **d**: because the scale $s$ is too small
+#
+# Put it in `answer`, for example `answer = "a"`.
 #
 # **Expected output:** `✓ Exercise 3 is right.` and a sentence that says why.
 # <details><summary>Hint</summary>Add up the numbers of the softmax line in section 2.</details>
@@ -336,7 +360,7 @@ nb00.exercise_3(answer)
 #
 # In what share of the test pictures is the class with [CLS]'s highest score really in the picture?
 # Use `scores["[CLS]"]` (a tensor [pictures, classes]) and `data.labels` (an array of 0 and 1 of the
-# same shape).
+# same shape), and put the share, from 0 to 1, in `first_is_right`.
 #
 # **Expected output:** `✓ Exercise 4 is right.` Compare your number with the table of section 1:
 # naming *one* thing is what [CLS] is good at.
@@ -362,13 +386,14 @@ nb00.exercise_4(first_is_right, scores["[CLS]"], data.labels)
 #   need a zero that CLIP does not have. The order is what can be trusted.
 # - **mAP.** Sort the pictures for one class, average the precision at each hit, average over the
 #   classes. Any rising function of the scores leaves it as it is.
-# - **PIAA.** Encoder, visual classifier, aggregation: ten lines here, one notebook for each.
+# - **PIAA.** Encoder, visual classifier, aggregation: a few lines here, one notebook for each.
 #
-# **Try next**: [01 The modality gap](01_modality_gap.ipynb), or set `encoder="vanilla"` in section
-# 4 and see what the first step is worth.
+# **Try next**: [01 The modality gap](01_modality_gap.ipynb); or CLIP's ordinary patches in section 4:
+# `PIAA(names, config.backbone_, encoder="vanilla", **config.constants)`, fitted on
+# `bank(config, "learn", encoder="vanilla")`, scoring
+# `features(config, "test", ("vanilla",)).patches["vanilla"]`.
 #
-# **In the paper**: the introduction and PAA's $s_\text{cls}$ (section 4 of the method as this series
-# numbers it); the protocol of its table: mAP.
+# **In the paper**: the introduction, PAA's score of [CLS], and the protocol of its table: mAP.
 #
 # **References**: Wang et al., "[CLS] is Not Enough", ICML 2026, arXiv 2605.25821. Radford et al.,
 # "Learning Transferable Visual Models From Natural Language Supervision" (CLIP), ICML 2021. Everingham

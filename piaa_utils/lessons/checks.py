@@ -121,7 +121,7 @@ def check_choice(answer: object, right: str, wrong: Mapping[str, str], what: str
     >>> check_choice("B", "b", wrong, "Exercise 4", "One is enough.")
     ✓ Exercise 4 is right. One is enough.
     """
-    letter = str(answer).strip().lower()
+    letter = str(answer).strip(" ():.*").lower()
     if letter in wrong:
         raise CheckFailed(f"{what}: not {letter}. {wrong[letter]}")
     if letter != right:
@@ -133,7 +133,7 @@ def check_choice(answer: object, right: str, wrong: Mapping[str, str], what: str
 def _compare(answer: object, expected: object, what: str, tolerance: float) -> None:
     """Raise CheckFailed unless the answer has the expected shape and values."""
     if isinstance(expected, tuple):
-        if not isinstance(answer, tuple) or len(answer) != len(expected):
+        if not isinstance(answer, tuple | list) or len(answer) != len(expected):
             raise CheckFailed(f"{what}: {len(expected)} values are wanted, not {_show(answer)}.")
         for i, (a, e) in enumerate(zip(answer, expected, strict=True)):
             _compare(a, e, f"{what}, value {i} of the result", tolerance)
@@ -158,7 +158,7 @@ def _compare(answer: object, expected: object, what: str, tolerance: float) -> N
 
 def _array(value: object) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu().double().numpy()
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"no numbers: {array.dtype}")
@@ -167,10 +167,11 @@ def _array(value: object) -> np.ndarray:
 
 def _show(value: object, limit: int = 160) -> str:
     """A value on one line, short: small arrays as lists, large ones by their shape."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        array = np.asarray(value)
-        if array.size > 12:
-            return f"an array of shape {list(array.shape)}"
-        value = np.round(array.astype(float), 4).tolist()
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().double().numpy()
+    if isinstance(value, np.ndarray):
+        if value.size > 12:
+            return f"an array of shape {list(value.shape)}"
+        value = (value.round(4) if value.dtype.kind in "iuf" else value).tolist()
     text = " ".join(repr(value).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

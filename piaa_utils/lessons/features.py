@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,19 +14,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from piaa_utils import backbone as backbone_module
-from piaa_utils import encoders as encoders_module
-from piaa_utils import images as images_module
+import piaa_utils
 from piaa_utils.datasets import VOID, data_dir
 from piaa_utils.encoders import ENCODERS, encode
-from piaa_utils.images import batches
+from piaa_utils.images import UnreadableImage, batches
 from piaa_utils.lessons.config import Config
 from piaa_utils.patch_labels import patch_labels
+from piaa_utils.pipeline import identity
 from piaa_utils.plots import centre_square
 from piaa_utils.selection import PatchBank
 
 DEFAULT = "scclip"
-# Encoders kept together on disk, so that notebooks which ask for some of them share one file.
+# In the mini world, encoders kept together on disk, so that notebooks which ask for some of them
+# share one file. Photographs are many: there only what is asked for is kept.
 TWO = ("vanilla", DEFAULT)
 STORED = {"test": ENCODERS, "test_unseen": TWO, "learn": TWO, "learn_unseen": TWO}
 
@@ -57,13 +58,20 @@ def features(config: Config, split: str, encoders: Sequence[str] = (DEFAULT,)) -
 
     Raises
     ------
+    ValueError
+        An unknown encoder.
     UnreadableImage
         An image cannot be read: a notebook measures on all of them or on none.
     """
+    if isinstance(encoders, str):
+        encoders = (encoders,)
     data = config.dataset(split)
-    stored = STORED.get(split, (DEFAULT,))
-    if not set(encoders) <= set(stored):
-        stored = tuple(encoders)
+    if config.world != "mini":
+        split = split.removesuffix("_unseen")  # photographs have no other style
+    shared = STORED.get(split, ()) if config.world == "mini" else ()
+    stored = tuple(name for name in ENCODERS if name in {*shared, *encoders})
+    if unknown := set(encoders) - set(stored):
+        raise ValueError(f"There is no encoder {unknown.pop()!r}; there are {', '.join(ENCODERS)}.")
     cached = memory().cache(_encode_split, ignore=["config"])
     cls, patches, truth = cached(config, _key(config, data), split, stored)
     tensors = {name: torch.from_numpy(patches[name]) for name in encoders}
@@ -93,12 +101,20 @@ def bank(
     return out
 
 
+def mask_or_none(data, index: int) -> np.ndarray | None:
+    """The class mask of a picture, see ``VOCLayout.masks``; None where it has none."""
+    try:
+        return data.masks(index)
+    except FileNotFoundError:
+        return None
+
+
 def patch_truth(data, index: int, backbone) -> np.ndarray:
     """What each patch of a picture shows, [N]; ``VOID`` everywhere where there is no mask."""
-    try:
-        mask = centre_square(data.masks(index))
-    except FileNotFoundError:
+    mask = mask_or_none(data, index)
+    if mask is None:
         return np.full(backbone.grid**2, VOID)
+    mask = centre_square(mask)
     side = backbone.image_size
     if mask.shape != (side, side):
         mask = np.array(Image.fromarray(mask.astype(np.int32)).resize((side, side), 0))
@@ -120,7 +136,7 @@ def _encode_split(config: Config, key: str, split: str, encoders: tuple[str, ...
             parts[name].append(x.cpu().numpy())
     if stream.skipped:
         _, name, reason = stream.skipped[0]
-        raise images_module.UnreadableImage(
+        raise UnreadableImage(
             f"{len(stream.skipped)} pictures of {split} cannot be read, first {name} ({reason}): "
             f"take them out of the split's list in ImageSets/Main."
         )
@@ -130,11 +146,13 @@ def _encode_split(config: Config, key: str, split: str, encoders: tuple[str, ...
 
 
 def _key(config: Config, data) -> str:
-    """A hash of the weights, of the code that makes features, and of the list of pictures."""
-    digest = hashlib.sha256(config.backbone_.weights_hash.encode())
-    digest.update(str(config.backbone_.image_size).encode())
-    for module in (backbone_module, encoders_module, images_module):
-        digest.update(Path(module.__file__).read_bytes())
+    """A hash of all that features and truth depend on: backbone, code, pictures and masks."""
+    digest = hashlib.sha256(json.dumps(identity(config.backbone_), sort_keys=True).encode())
+    for name in ("backbone", "encoders", "images", "datasets", "patch_labels"):
+        digest.update((Path(piaa_utils.__file__).parent / f"{name}.py").read_bytes())
     for path in data.paths:
-        digest.update(f"{path.parent}/{path.name} {path.stat().st_size}\n".encode())
+        mask = data.root / "SegmentationClass" / f"{path.stem}.png"
+        for file in (path, mask):
+            size = file.stat().st_size if file.exists() else None
+            digest.update(f"{file} {size}\n".encode())
     return digest.hexdigest()
