@@ -121,15 +121,17 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell["outputs"] = [
-                o for o in cell.outputs if not PROGRESS_BAR.search(o.get("text", ""))
-            ]
+            cell["outputs"] = [o for o in cell.outputs if not PROGRESS_BAR.search(_text(o))]
             for output in cell.outputs:
                 data = output.get("data", {})
                 if "application/vnd.jupyter.widget-view+json" in data:
                     data.pop("application/vnd.jupyter.widget-view+json")
                     data["text/plain"] = "The explorer needs a running kernel: run the notebook."
     return notebook
+
+
+def _text(output: nbformat.NotebookNode) -> str:
+    return output.get("text", "") or output.get("data", {}).get("text/plain", "")
 
 
 def seconds_of_cells(notebook: nbformat.NotebookNode) -> list[float]:
