@@ -90,6 +90,9 @@ def test_toy_closes_the_gap_at_a_small_scale_only():
     assert table.found.between(0, 1).all()
     figure = nb01.toy_figure(table, table)
     assert "two cones: 1 0.0" in figure.alt_text
+    assert figure.alt_text.count(f"{gap[1.0, 0]:.2f} at the start") == 2
+    dotted = [line for line in figure.axes[1].lines if line.get_linestyle() == ":"]
+    assert [line.get_ydata()[0] for line in dotted] == pytest.approx([gap[1.0, 0]] * 2)
 
 
 def test_fresh_clip_has_the_shape_and_leaves_the_random_state_alone():

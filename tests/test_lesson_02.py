@@ -267,9 +267,23 @@ def test_exercise_3():
             nb02.exercise_3(letter)
 
 
-def test_exercise_4():
+def test_a_number_that_the_line_would_cross_stands_in_its_bar():
+    figure = nb02.bars({"a": 0.15, "b": 0.5, "c": 0.01}, "share", ("evenly", 0.16))
+    a, b, c = figure.axes[0].texts
+    assert [t.get_ha() for t in (a, b, c)] == ["right", "left", "left"]
+
+
+def test_exercise_4(capsys):
     nb02.exercise_4(sum(i // 12 == i % 128 for i in range(1536)) / 1536)
+    assert "about 1/B" in capsys.readouterr().out
     nb02.exercise_4(torch.tensor(1 / 128))
-    for wrong, message in ((12, "too large"), (0.0, "too small"), ("few", "one number")):
+    nb02.exercise_4(0.008)  # three decimals will do
+    for wrong, message in (
+        (12, "too large"),
+        (1 / 12, "too large"),
+        (0.0, "too small"),
+        (1 / 1536, "too small"),
+        ("few", "one number"),
+    ):
         with pytest.raises(CheckFailed, match=message):
             nb02.exercise_4(wrong)

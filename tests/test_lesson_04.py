@@ -142,6 +142,8 @@ def test_the_explorer_answers_for_all_its_values(table):
     assert len({words for _, words in seen.values()}) == 4
     png_bytes(figure)
     assert "no inverse" in nb04.explore_shrinkage(0.0, 2, table).alt_text
+    names = [t.get_text() for t in figure.axes[1].texts]
+    assert names == ["all rows", "8 rows a class", "2 rows a class"]
 
 
 @pytest.mark.parametrize("s, n", [(0.25, "all"), (0.1, 3)])
@@ -208,10 +210,17 @@ def test_exercise_1(capsys):
     nb04.exercise_1(right)
     nb04.exercise_1(torch.tensor(np.array(right)).float())
     assert capsys.readouterr().out.count("✓ Exercise 1 is right.") == 2
-    with pytest.raises(CheckFailed, match="entry 0"):
+    with pytest.raises(CheckFailed, match="entry 0.*with `priors` for pi"):
         nb04.exercise_1(np.array(plain) + np.log(1 / 3))
+    with pytest.raises(CheckFailed, match="1/2 mu_c"):
+        nb04.exercise_1(plain)
+    for both in (np.array(right), torch.tensor(np.array(right))):
+        with pytest.raises(CheckFailed, match="replace it, do not add"):
+            nb04.exercise_1(both + np.log(1 / 3))
     with pytest.raises(CheckFailed, match="shape"):
         nb04.exercise_1(right[:2])
+    with pytest.raises(CheckFailed, match="numbers are wanted"):
+        nb04.exercise_1("b")
 
 
 def test_exercise_2():
@@ -247,7 +256,7 @@ def test_exercise_3(capsys):
         nb04.exercise_3(None)
 
 
-def test_exercise_4(gda, split):
+def test_exercise_4(gda, split, capsys):
     x, on_object = split.patches["scclip"], split.truth >= 0
     oracle = GaussianDiscriminantAnalysis(prototypes=np.eye(C, D))
     oracle.fit(x[torch.from_numpy(on_object)].numpy(), split.truth[on_object])
@@ -258,7 +267,30 @@ def test_exercise_4(gda, split):
         shares.append((logits.argmax(-1) == split.truth)[on_object].mean())
     nb04.exercise_4(shares, gda, oracle, split)
     nb04.exercise_4(torch.tensor(shares), gda, oracle, split)
+    assert capsys.readouterr().out.count("The oracle's means alone ") == 2
     with pytest.raises(CheckFailed, match="entry 1"):
         nb04.exercise_4([shares[0], shares[1] - 0.1], gda, oracle, split)
     with pytest.raises(CheckFailed, match="shape"):
         nb04.exercise_4(shares[0], gda, oracle, split)
+
+
+def test_exercise_4_knows_the_other_order(gda, split):
+    other = SimpleNamespace(means_=gda.means_[::-1].copy(), precision_=gda.precision_)
+    x, on_object = split.patches["scclip"], torch.from_numpy(split.truth >= 0)
+    shares = []
+    for one in (other, gda):
+        W, b = nb04.joined(one.means_, gda.precision_)
+        right = (x @ W + b).argmax(-1) == torch.from_numpy(split.truth)
+        shares.append(float(right[on_object].double().mean()))
+    nb04.exercise_4(shares, gda, other, split)
+    with pytest.raises(CheckFailed, match="in the other order"):
+        nb04.exercise_4(shares[::-1], gda, other, split)
+
+
+def test_a_half_that_loses_is_called_a_loss():
+    assert nb04.halves_sentence(2.04, -1.5) == (
+        "The oracle's means alone win 2.0 points; its precision alone loses 1.5: means and "
+        "covariance belong together (notebook 01)."
+    )
+    assert "means alone lose 1.0 points" in nb04.halves_sentence(-1, 1)
+    assert "together" not in nb04.halves_sentence(1, 1)

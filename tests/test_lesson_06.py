@@ -164,6 +164,24 @@ def test_figures_say_what_they_show(pairs, scenes):
     assert "kite: [CLS] 50.0, its word 60.0" in text
 
 
+def test_marks_of_new_classes_do_not_hide_each_other():
+    ap = {way: np.array([0.5, 0.25]) for way in ("[CLS]", "its word", "its patches")}
+    heights = [line.get_ydata() for line in nb06.new_class_figure(ap, NAMES[:2]).axes[0].lines]
+    np.testing.assert_allclose(heights, [[-0.15, 0.85], [0, 1], [0.15, 1.15]])
+
+
+def test_classes_of_a_picture_have_their_own_colours():
+    data, maps = Pictures(), np.zeros((2, 4, 4))
+    maps[0, 0, 3], maps[1, 1, 1] = 1e-3, 1  # the first off its object, the second on it
+    masks = [data.masks(1) == 0, data.masks(1) == 1]
+    figure = nb06.classes_figure(data.paths[1], NAMES[:2], maps, (0.25, 0.1234), masks)
+    assert "cat, score 0.250, highest patch off its object" in figure.alt_text
+    assert "dog, score 0.123, highest patch on its object" in figure.alt_text
+    assert [ax.get_title() for ax in figure.axes] == ["image", "cat 0.250", "dog 0.123"]
+    five = nb06.classes_figure(data.paths[1], NAMES[:1] * 4, maps[[0] * 4], [0] * 4, masks[:1] * 4)
+    assert not five.axes[5].axison
+
+
 def test_gains_of_classes_are_differences_of_their_ap():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (40, 3))
@@ -216,7 +234,7 @@ def test_the_rows_of_the_notebook_are_those_of_the_ablation():
     x = {name: F.normalize(torch.randn(3, 9, 8), dim=-1) for name in ("cls", *ENCODERS)}
     x["cls"] = x["cls"][:, 0]
     classifier = {"W": torch.randn(8, 4), "b": torch.randn(4)}
-    rows = ablation.batch_scores(x, text, {"released": classifier, "spread": classifier})
+    rows = ablation.batch_scores(x, text, dict.fromkeys(ablation.PVCL, classifier))
     c = CONSTANTS["mini"]
     evidence = torch.softmax((x["scclip"] @ classifier["W"] + classifier["b"]) / 500, -1).amax(1)
     cls = torch.softmax(c["cls_scale"] * x["cls"] @ text.T, -1)
@@ -230,7 +248,7 @@ def test_the_rows_of_the_notebook_are_those_of_the_ablation():
 GAINS = np.array([[1.0, 0, 2], [np.nan] * 3, [3.0, 1, 5]])
 
 
-@pytest.mark.parametrize("answer", ["bus", 2, np.argmax([1, 0, 3])])
+@pytest.mark.parametrize("answer", ["bus", np.str_("bus")])
 def test_exercise_1_accepts(answer, capsys):
     nb06.exercise_1(answer, GAINS, NAMES)
     assert "bus gains +3.0 points" in capsys.readouterr().out
@@ -238,7 +256,14 @@ def test_exercise_1_accepts(answer, capsys):
 
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [("cat", r"cat gains \+1.0 points, and another"), (3.0, "name of a class"), ("x", "not 'x'")],
+    [
+        ("cat", r"cat gains \+1.0 points, and another"),
+        (3.0, "name of a class"),
+        ("x", "not 'x'"),
+        (2, "the position"),
+        (np.argmax([1, 0, 3]), "`names"),
+        (True, "not True"),
+    ],
 )
 def test_exercise_1_says_what_is_wrong(answer, message):
     with pytest.raises(CheckFailed, match=message):

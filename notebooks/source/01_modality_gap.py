@@ -53,6 +53,7 @@ from IPython.display import display
 from sklearn import decomposition, linear_model, metrics, model_selection
 
 from piaa_utils.ablation import separability
+from piaa_utils.aggregation import cls_scores
 from piaa_utils.encoders import encode
 from piaa_utils.gda import GaussianDiscriminantAnalysis
 from piaa_utils.lessons import explorer, features, nb01, versions
@@ -66,8 +67,10 @@ from piaa_utils.selection import patch_probabilities
 # lying beside "a photo of a cat". Look at the **cosines** (the dot products of unit vectors: 1 for
 # the same direction, 0 for a right angle) of four kinds of pairs.
 #
-# The pictures are those of the test split, as [CLS] sees them. The texts are those of as many names
-# as this world has, so that their mean is not that of a handful.
+# `pictures` are those of the test split, as [CLS] sees them. `text` holds the $t_c$ of the classes;
+# `texts` those of many more sentences, so that their mean is not that of a handful: in the mini
+# world one for each thing on its long list, classes and others; with photographs each class in
+# several sentences.
 
 # %%
 x = features(config, "test")  # from the cache on disk, or computed now
@@ -76,6 +79,7 @@ names, templates = nb01.text_list(config)
 backbone = config.backbone_
 texts = torch.cat([backbone.encode_text(names, (each,)) for each in templates]).cpu()
 shows = torch.tensor(x.labels).bool()
+print(f"{len(pictures)} pictures, {len(text)} class texts in text, {len(texts)} in texts")
 nb01.cosine_figure(pictures, texts, shows, text)
 
 # %% [markdown]
@@ -106,9 +110,9 @@ config.claim(
 # \lVert\delta\rVert^2 = \overline{\cos}(x, x') + \overline{\cos}(t, t')
 # - 2\,\overline{\cos}(x, t),$$
 #
-# where the bars are means over all pairs, each vector with itself included. So the gap's length
-# says in one number what the figure shows: how much more alike vectors are within their kind than
-# across.
+# where the bars are means over all pairs, each vector with itself included. So the gap's squared
+# length says in one number what the figure shows: how much more alike vectors are within their kind
+# than across.
 
 # %%
 gap = pictures.mean(0) - texts.mean(0)
@@ -202,10 +206,10 @@ in_gap_plane = (both @ nb01.gap_plane(both, gap)).numpy()
 nb01.clouds_figure(coordinates, is_text, in_gap_plane, shares)
 
 # %% [markdown]
-# **What to look for.** Two clouds, side by side, and an arrow between their means. PCA is not asked
-# for the gap; it shows it because the gap is one of the directions in which the vectors spread
-# most. It need not be the first: what the pictures show spreads them too. On the right the same
-# points, seen along the gap on purpose.
+# **What to look for.** On the left two clouds that overlap, with an arrow between their means. PCA
+# is not asked for the gap; it shows much of it because the gap is one of the directions in which
+# the vectors spread most. It need not be the first: what the pictures show spreads them too. On the
+# right, seen along the gap on purpose, the same points come apart.
 #
 # How much of the gap's length survives in PCA's picture?
 
@@ -220,11 +224,11 @@ config.claim(
 # %% [markdown]
 # ## 3 · Can one plane separate them?
 #
-# In the figures the clouds touch. In all dimensions together they hardly do. A linear classifier
-# says "text" where $x \cdot a + d > 0$; we learn $a$ and $d$ by logistic regression, on four fifths
-# of the vectors, and ask it about the fifth that it has not seen, five times over. In a space of
-# many dimensions a plane can separate a few points whatever they are, so only the held-out answer
-# counts. And as there are more pictures than texts, accuracy is the mean of the two kinds'.
+# In PCA's picture the clouds overlap. In all dimensions together they hardly do. A linear
+# classifier says "text" where $x \cdot a + d > 0$; we learn $a$ and $d$ by logistic regression, on
+# four fifths of the vectors, and ask it about the fifth that it has not seen, five times over. In a
+# space of many dimensions a plane can separate a few points whatever they are, so only the held-out
+# answer counts. And as there are more pictures than texts, accuracy is the mean of the two kinds'.
 
 # %%
 X, y = bag.numpy(), np.repeat([0, 1], [len(pictures), len(texts)])
@@ -259,7 +263,8 @@ config.claim(
 #
 # Is it learned? Build a CLIP of the same shape, with random initial weights, and give it the same
 # pictures and texts. (The weights are open_clip's usual start, not the one this very model began
-# with.) Three random seeds, so that nobody can blame one draw.
+# with.) Three random seeds, so that nobody can blame one draw; few pictures, since the untrained
+# network must encode them now.
 
 # %%
 sample = nb01.spread_out(len(pictures), 24)
@@ -268,9 +273,10 @@ pixels = torch.stack([backbone.preprocess(data[i]) for i in sample])
 
 
 def mean_cosines(a, b):
-    """Mean cosines of two pictures, of two texts, and across: from the mean vectors alone."""
-    m, n = a.mean(0), b.mean(0)
-    return {"two pictures": m @ m, "two texts": n @ n, "a picture and a text": m @ n}
+    """Mean cosines of two different pictures, two different texts, and across."""
+    m, n = a.mean(0), b.mean(0)  # k m.m sums a vector's cosine with itself, 1, and k - 1 others
+    pictures, texts = ((k * v @ v - 1) / (k - 1) for k, v in ((len(a), m), (len(b), n)))
+    return {"two pictures": pictures, "two texts": texts, "a picture and a text": m @ n}
 
 
 # %%
@@ -364,8 +370,8 @@ config.claim(
 # own text as the closest (`found`). At a large scale that is enough: the softmax is sharp, the loss
 # is practically 0, and with it the pull. At a small scale the loss stays high and goes on pulling,
 # until the pairs coincide. OpenAI's CLIP ends at a scale of 100. On the right: the temperature
-# *keeps* a gap that was there at the start. Without cones to start from, none arises: what is left
-# there is the distance of the means of two small random samples.
+# *keeps* a gap that was there at the start (dotted). Without cones to start from, none arises: the
+# blue line stays below its dotted one, the distance of the means of two small random samples.
 #
 # How far this goes: it is a toy with free vectors, one optimiser and few steps. A real CLIP has
 # towers, noisy captions and a scale that is itself learned. Captions that name only a part of what
@@ -376,10 +382,12 @@ config.claim(
 #
 # At scale 100 the toy's gap stops shrinking early. Why?
 #
-# - a) It started farther away than at the other scales.
-# - b) Once each picture's own text is the closest, the loss is nearly 0, and so is what pulls.
-# - c) At that scale the loss is smallest when there is a gap.
-# - d) A large scale makes the gradient small from the first step on.
+# - **a**: It started farther away than at the other scales.
+# - **b**: Once each picture's own text is the closest, the loss is nearly 0, and so is what pulls.
+# - **c**: At that scale the loss is smallest when there is a gap.
+# - **d**: A large scale makes the gradient small from the first step on.
+#
+# Put it in `answer`, the letter as a string, for example `answer = "a"`.
 #
 # **Expected output**: `✓ Exercise 2 is right.` and the reason.
 #
@@ -412,7 +420,8 @@ nb01.exercise_2(answer)
 #
 # - *Compare classes within one picture* (argmax, softmax over classes): a number added to all
 #   classes changes nothing. What changes anything is only the renormalisation, the $n_c$, which
-#   differ a little from class to class.
+#   differ a little from class to class and, taken together, act on the softmax as a smaller or
+#   larger $s$.
 # - *Compare pictures within one class* (average precision of the raw cosine): the other way round.
 #   Dividing by $n_c$ changes nothing, since it is the same for all pictures of the class; but
 #   $x \cdot \delta$ differs from picture to picture and mixes up the ranking.
@@ -457,6 +466,10 @@ nb01.moves_figure(moves)
 # **What to look for.** The dashed lines, without renormalisation, are flat: that is the formula.
 # The raw cosine of [CLS] falls when the texts go far: then $x \cdot \delta$ ranks the pictures, the
 # same way for all classes. The softmax and the patches change only through $n_c$.
+#
+# Then why does the softmax rise at *both* ends? There the $n_c$ are long, and dividing by them is a
+# smaller scale $s$. The last cell below leaves the texts where they are and divides $s$ by the mean
+# length $\bar n$: that does about as well. So the rise is no effect of closing the gap.
 
 # %%
 cosine, softmax, flat = moves.curves["[CLS]"].values()
@@ -470,6 +483,19 @@ config.claim(
     cosine.max() - min(cosine[0], cosine[-1]) > 3,
     f"[CLS], raw cosine: from {min(cosine[0], cosine[-1]):.1f} at an end to {cosine.max():.1f} mAP",
 )
+
+# %%
+start = softmax[nb01.SHIFTS.index(0.0)]
+for end in (0, -1):
+    shift = nb01.SHIFTS[end]
+    mean_length = (text + shift * gap).norm(dim=-1).mean()
+    scores = cls_scores(pictures, text, s / mean_length)  # the texts where they are
+    unmoved = 100 * nb01.mean_average_precision(x.labels, scores.numpy()).map
+    config.claim(
+        mean_length > 1.2 and abs(unmoved - softmax[end]) < 1,
+        f"Shift {shift:+g}: mean length {mean_length:.2f}, softmax {softmax[end]:.1f} mAP; not "
+        f"moved, with s divided by that length, {unmoved:.1f}; not moved, with s, {start:.1f}",
+    )
 
 # %% [markdown]
 # The explorer moves the texts while you watch. *Question*: when the texts lie amid the patches,
@@ -519,10 +545,12 @@ nb01.exercise_3(move)
 #
 # All texts are moved by one vector. Which of these can *not* change, whatever the vector?
 #
-# - a) the order of the pictures by their raw cosine with "a photo of a cat", not renormalised;
-# - b) the class that wins at a patch, renormalised;
-# - c) the class that wins at a patch, not renormalised;
-# - d) none of them: all can change.
+# - **a**: the order of the pictures by their raw cosine with "a photo of a cat", not renormalised;
+# - **b**: the class that wins at a patch, renormalised;
+# - **c**: the class that wins at a patch, not renormalised;
+# - **d**: none of them: all can change.
+#
+# Put it in `answer`, the letter as a string, for example `answer = "a"`.
 #
 # **Expected output**: `✓ Exercise 4 is right.` and the reason.
 #
@@ -546,7 +574,7 @@ nb01.exercise_4(answer)
 # The rest of PIAA works on **patches**, the small squares into which the picture is cut (here as
 # the encoder SC-CLIP sees them; notebook 02 is about encoders). The text reads a patch by its
 # closest $t_c$. How much better could it be read *from the same features*? For this, cheat: take
-# the masks, which say what each patch shows, and learn from the patches of the learn split
+# the masks, which say what each patch shows, and learn from the patches of a learn split
 #
 # - the **nearest class mean**: $\mu_c$, the mean of the patches of class $c$, in place of $t_c$,
 #   $$\hat y = \arg\min_c \lVert x - \mu_c \rVert^2
@@ -559,6 +587,10 @@ nb01.exercise_4(answer)
 #
 # An **oracle** like this is no method: it uses labels that PIAA does not have. It measures the
 # **head-room**, what there is to win.
+#
+# The mini world has four splits for this: `learn` and `test` in the art styles that CLIP was
+# trained on, `learn_unseen` and `test_unseen` in one that it never saw. (Photographs: `learn` and
+# `test`.)
 
 # %%
 learned, read, t = {}, {}, text.double().numpy()
@@ -634,9 +666,11 @@ config.claim(
 # %% [markdown]
 # In a picture. It is the one of the last set in which the oracle gains most patches on the text,
 # with the classes that gain there (up to two). Left, the text's probability of the class,
-# $\operatorname{softmax}_c(60\, x_i \cdot t_c)$, as in PVCL's Stage I; right, GDA's. (The paper's
-# $\Omega$ is about $D/n$ times the inverse covariance, so that its softmax is nearly flat. The
-# winner is the same; for probabilities we take the factor out.)
+# $\operatorname{softmax}_c(60\, x_i \cdot t_c)$; right, GDA's. (With the scale 60 the paper has the
+# text read patches too, where it looks for some to learn from. That is Stage I of PVCL, patch-based
+# visual classifier learning, the subject of notebooks 03 and 04. The paper's $\Omega$ is about
+# $D/n$ times the inverse covariance, so that its softmax is nearly flat. The winner is the same;
+# for probabilities we take the factor out.)
 
 # %%
 patches, gda, said = unseen.patches["scclip"], learned[last_pair[0]], read[last_pair][1]
@@ -673,9 +707,9 @@ nb01.maps_figure(scenes.paths[index], [config.class_names[c] for c in most], map
 #
 # A small investigation. `truth` and `said["text"]`, `said["GDA"]` hold, for every patch on an
 # object of the last set, its class and what the two readers say. For which class is the head-room
-# largest, and how large is it? Give the number `answer`: the share of that class's patches that
-# GDA reads right minus the share that the text does, in points (per cent), to one decimal or
-# better.
+# largest, and how large is it? Wanted is the share of that class's patches that GDA reads right
+# minus the share that the text does, in points (per cent), to one decimal or better. Put it in
+# `answer`.
 #
 # **Expected output**: `✓ Exercise 5 is right.` The number is larger than the head-room over all
 # patches: some classes have hardly any, for some the text says nearly always something else.
@@ -772,28 +806,33 @@ config.claim(
 # %% [markdown]
 # ## What you have seen
 #
-# - *Measure, see, separate.* The gap is the distance of the mean picture and the mean text; it
-#   equals how much more alike vectors are within their kind than across. It is far longer than
-#   chance makes it, shows in a PCA, and one plane parts pictures from texts it has not seen.
+# - *Measure, see, separate.* The gap is the distance of the mean picture and the mean text; its
+#   square equals how much more alike vectors are within their kind than across. It is far longer
+#   than chance makes it, shows in a PCA, where the clouds still overlap, and one plane parts
+#   pictures from texts it has not seen.
 # - *Where it comes from.* Untrained towers already map into two narrow cones. The loss asks only
 #   which pair is closest, not how close; and at a low temperature it is used up before the gap is
 #   closed. The toy keeps a gap rather than making one.
 # - *Moving the text.* $x \cdot t_c$ changes by $\lambda\, x \cdot \delta$, the same for all
-#   classes: argmax and softmax over classes change only through the renormalisation, the raw
-#   cosine's ranking of pictures only through $x \cdot \delta$.
+#   classes: argmax and softmax over classes change only through the renormalisation (for the
+#   softmax largely a change of scale), the raw cosine's ranking of pictures only through
+#   $x \cdot \delta$.
 # - *Text against patches.* From the same features, an oracle with the masks' labels reads more
 #   patches than the text, most of all in an art style that CLIP never saw. No shift of the texts
 #   gets that.
 # - *Harmless and harmful.* The shared part of the way from texts to patches moves no argmax. Each
 #   class's own part, and the covariance that goes with it, is what PVCL must learn.
 #
-# **Try next**: `features(config, "test", ("vanilla",))` in section 7: is the gap of CLIP's own last
-# block another one than SC-CLIP's? In section 5, other step counts: does scale 30 close the gap if
+# **Try next**: in the first code cell of section 7, at both places,
+# `nb01.object_patches(features(config, split, ("vanilla",)), "vanilla")` (the second has `pair[1]`
+# for `split`), and draw its bars again: does the text read the patches of CLIP's own last block as
+# well as SC-CLIP's, and is the head-room larger? (What follows the bars goes on with SC-CLIP's
+# patches.) In section 5, other step counts: does scale 30 close the gap if
 # it may walk ten times as long? In section 1, the pictures of `test_unseen`: is their gap longer?
 #
 # **In the paper**: the motivation of PVCL, and the form of its classifier (Gaussian discriminant
-# analysis with a shared covariance, PVCL, Stage I; section 3 of the method's contract). The toy,
-# the untrained towers and the split into shared and own part are ours, not the paper's.
+# analysis with a shared covariance, learned from the patches that Stage I picks). The toy, the
+# untrained towers and the split into shared and own part are ours, not the paper's.
 #
 # **References**: Wang et al., "[CLS] is Not Enough", ICML 2026, arXiv 2605.25821. Liang et al.,
 # "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation Learning",

@@ -107,7 +107,9 @@ torch.testing.assert_close(-(by_hand * by_hand.log()).sum(dim=1).float(), H[0])
 # Two pictures, chosen by rule with the masks' help. A kind one: its patches name the most different
 # classes *rightly*. An unkind one: of the pictures in which at least 20 patches show a class of the
 # list, the one in which the smallest share of them is named rightly, and of those the one with the
-# lowest entropy. The outlines are those of the objects.
+# lowest entropy. White outlines are those of the objects of the list; where objects touch they share
+# one. Below the first panel stand the picture's classes, below the second those that its patches are
+# named, the five commonest.
 
 # %%
 truth = torch.from_numpy(x.truth)
@@ -119,9 +121,10 @@ unkind = int(np.lexsort((H.mean(1), share))[0])
 nb03.entropy_figure(data, {"a kind picture": kind, "an unkind one": unkind}, named, H)
 
 # %% [markdown]
-# **What to look for.** Light is sure, dark is torn. Are the light patches on objects? Is a region
-# light because the object is there, or the whole picture at once? And in the unkind picture, where
-# the text is wrong about the objects: does its entropy say so?
+# **What to look for.** Light is sure, dark is torn; above each map, its lowest and highest entropy.
+# Within each picture entropy hardly varies: it judges the picture at once, objects and background
+# alike. In the unkind picture, where the text is wrong about the objects, does the entropy say so?
+# And the kind one: kind is not perfect. Is each of its classes named somewhere?
 
 # %%
 low, high = float(H.min()), float(H.max())
@@ -136,11 +139,19 @@ config.claim(
     f"than {(H > sure_but_wrong).float().mean():.1%} of all patches",
 )
 
+# %%
+between = 1 - float(H.var(dim=1, correction=0).mean() / H.var(correction=0))
+config.claim(
+    between >= 0.75,
+    f"{between:.0%} of the variance of entropy lies between pictures, {1 - between:.0%} within them",
+)
+
 # %% [markdown]
 # ### Exercise 1 · How many classes does a patch hesitate between?
 #
 # Nats are hard to picture. $e^{H}$ is easier: the number of classes that a patch hesitates between.
-# Write a function of `p`, shape [..., C], that returns $e^{H}$, shape [...]. One line is enough.
+# Write a function of the tensor `p`, shape [..., C] (one row, or any number of axes before the
+# classes), that returns $e^{H}$, shape [...]. One line is enough.
 #
 # **Expected output**: four equal shares give 4; a share of 1 gives 1; the check prints
 # `✓ Exercise 1 is right.`
@@ -221,8 +232,9 @@ config.claim(
 # %% [markdown]
 # ### Exercise 2 · Purity for any number of patches
 #
-# Deciles are coarse. Write a function of `entropies` [n] and `right` [n] (True where the patch
-# shows its class) that returns n numbers: the purity of the 1, 2, ..., n patches of lowest entropy.
+# Deciles are coarse. Write a function of two tensors, `entropies` [n] and `right` [n] (True where the
+# patch shows its class), that returns n numbers, as a tensor, an array or a list: the purity of the
+# 1, 2, ..., n patches of lowest entropy.
 #
 # **Expected output**: for entropies (0.9, 0.1, 0.5) and right (no, yes, yes) it is 1, 1, 0.67; the
 # check prints `✓ Exercise 2 is right.` Plotted for all patches, the curve starts near the height of
@@ -234,7 +246,10 @@ config.claim(
 
 # %% tags=["exercise"]
 def purity_of_the_surest(entropies, right):
-    """The share of right ones among the 1, 2, ..., n patches of lowest entropy."""
+    """The share of right ones among the 1, 2, ..., n patches of lowest entropy.
+
+    entropies, right: tensors [n]. Returns n numbers.
+    """
     # solution
     hits = right[entropies.argsort()].float()
     return hits.cumsum(0) / torch.arange(1, len(hits) + 1)
@@ -258,15 +273,23 @@ nb03.composition_figure(parts, [str(i) for i in range(1, 11)], "decile of entrop
 
 # %%
 _, other, none, _ = parts[0]
+_, last_other, last_none, _ = parts[-1]
 config.claim(
     none >= 2 * other,
     f"of the surest tenth {none:.0%} show no class of the list, {other:.0%} another class",
 )
+config.claim(
+    other / last_other < 0.75 * none / last_none,
+    f"from the last decile to the first, 'another class' falls from {last_other:.0%} to "
+    f"{other:.0%}, to {other / last_other:.2f} of its size; 'no class of the list' from "
+    f"{last_none:.0%} to {none:.0%}, to {none / last_none:.2f}",
+)
 
 # %% [markdown]
 # **What to look for.** Between classes, entropy is a good judge: from the last decile to the first,
-# the hatched part shrinks most. Against the background it is a poor one, for a plain reason: the
-# softmax runs over the classes of the list, and "none of these" is not among them. A patch of sky
+# the hatched part, another class, shrinks to a fraction of itself. Against the background it is a
+# poor one: the grey part may lose as many points or more, but it keeps most of its size. There is a
+# plain reason: the softmax runs over the classes of the list, and "none of these" is not among them. A patch of sky
 # beside an aeroplane has to be named something, and SC-CLIP's patches borrow from what surrounds
 # them. So low entropy says "this *picture* is about this class" better than it says "this *patch*
 # shows it". Keep that in mind for what follows.
@@ -284,7 +307,8 @@ config.claim(
 # bank once (section 8 looks at how that works).
 #
 # Two banks. The paper's sets no limit on how many patches one picture gives. The other takes, for
-# each class, only the surest patch of a picture (`per_image=1`; `purify="spread"` learns from it).
+# each class, only the surest patch of a picture (`per_image=1`;
+# `PIAA(purify="spread")`, the package's default, learns from it).
 
 # %%
 paper, spread = PatchBank(C), PatchBank(C, per_image=1)
@@ -310,10 +334,11 @@ for what, b in banks.items():
 
 # %%
 groups = [(c, i) for c in range(C) for i in paper.image_id[paper.labels == c].unique()]
-alike = {"within one picture": []}  # of the paper's bank
+within_one = "within one picture (paper's bank)"
+alike = {within_one: []}
 for c, i in groups:
     rows = (paper.labels == c) & (paper.image_id == i)
-    alike["within one picture"].append(nb03.mean_cosine(paper.features[rows]))
+    alike[within_one].append(nb03.mean_cosine(paper.features[rows]))
 for what, b in banks.items():
     alike[what] = [nb03.mean_cosine(b.features[b.labels == c]) for c in range(C)]
 alike = {what: float(np.nanmean(v)) for what, v in alike.items()}
@@ -326,7 +351,7 @@ config.claim(
     many >= 3 * few,
     f"the paper's bank draws a class from {few:.1f} pictures, the other from {many:.1f}",
 )
-within, across = alike["within one picture"], alike["one a picture"]
+within, across = alike[within_one], alike["one a picture"]
 config.claim(
     within > across,
     f"patches of one picture are nearer copies ({within:.3f}) than patches of different "
@@ -342,9 +367,9 @@ config.claim(
 # %% [markdown]
 # ### Exercise 3 · One patch of each picture
 #
-# Write the limit yourself. Given the `entropies` [n] and the `image_ids` [n] of the patches named
-# one class, return the positions of those that stay when each picture may give at most `m`: the
-# positions in order of entropy, lowest first.
+# Write the limit yourself. Given two tensors, the `entropies` [n] and the `image_ids` [n] of the
+# patches named one class, return the positions (a tensor, an array or a list of whole numbers from 0)
+# of those that stay when each picture may give at most `m`: in order of entropy, lowest first.
 #
 # **Expected output**: entropies (0.2, 0.1, 0.4) of pictures (7, 7, 3) with m = 1 give positions
 # 1, 2; the check prints `✓ Exercise 3 is right.`
@@ -355,7 +380,10 @@ config.claim(
 
 # %% tags=["exercise"]
 def at_most(entropies, image_ids, m):
-    """Positions of the m lowest entropies of each picture, lowest entropy first."""
+    """Positions of the m lowest entropies of each picture, lowest entropy first.
+
+    entropies, image_ids: tensors [n]; m: a whole number. Returns the positions, from 0.
+    """
     # solution
     given, keep = {}, []
     for i in entropies.argsort().tolist():
@@ -472,7 +500,7 @@ config.claim(
 # `per_image` can be any number $m$. With small $m$ classes starve, with large $m$ a few pictures fill
 # all places. Find the smallest $m$ with which every class gets as many of $K = 128$ places as it
 # gets without a limit. No bank is needed: `named_in[i, c]` says how many patches of picture $i$ are
-# named $c$.
+# named $c$. Put it in `answer`.
 #
 # **Expected output**: one whole number from 1 to $N$, the patches of a picture; the check prints
 # `✓ Exercise 4 is right.`, or says whether yours is too small or too large.
@@ -521,13 +549,15 @@ torch.testing.assert_close(
 
 # %%
 temperatures = (1, 3, 10, 30, 60, 100, 300)
-median, purity_at, order_like = [], [], {"spread of all cosines": [], "margin of the two best": []}
+median, purity_at, surest_at = [], [], {}
+order_like = {"spread of all cosines": [], "margin of the two best": []}
 for T in temperatures:
     probs = torch.softmax(T * cosines, dim=1)
     h = entropy(probs)
     assert torch.equal(probs.argmax(dim=1), cosines.argmax(dim=1))  # no class changes
     surest = h[known.flatten()].argsort()[: len(order) // 10]
     purity_at.append(float(hit[surest].float().mean()))
+    surest_at[T] = set(surest.tolist())
     median.append(float(h.median()))
     for values, quantity in zip(order_like.values(), (spread_of, margin), strict=True):
         values.append(-float(spearmanr(h[::10], quantity[::10]).statistic))  # every tenth
@@ -560,9 +590,19 @@ config.claim(
     f"{100 * (max(purity_at[at_60:]) - min(purity_at[at_60:])):.1f} points",
 )
 
+# %%
+at_paper, at_highest = surest_at[temperatures[at_60]], surest_at[temperatures[-1]]
+common = len(at_paper & at_highest) / len(at_paper)
+config.claim(
+    min(by_margin[at_60:]) > 0.9 and common > 0.8,
+    f"from T = 60 up the rank correlation with the margin is at least {min(by_margin[at_60:]):.2f}; "
+    f"{common:.0%} of the surest tenth at 60 is among the surest tenth at {temperatures[-1]}",
+)
+
 # %% [markdown]
-# So 60 is no magic number: the order of the surest hardly changes above it. Far above it another
-# trouble waits: entropies become *exactly* zero in single precision. They tie, and the bank has to
+# So 60 is no magic number. From there up the order by entropy is nearly the order by margin, the
+# surest tenth is nearly the same set, and its purity hardly moves. Far above it another trouble
+# waits: entropies become *exactly* zero in single precision. They tie, and the bank has to
 # order them by picture number, which says nothing about them.
 
 # %%
@@ -575,10 +615,12 @@ Markdown(" · ".join(f"T = {T}: {k} of {n * N} entropies are exactly 0" for T, k
 # Someone learns from the same pictures with $T = 120$ in place of 60. What stays exactly as it is,
 # for any model?
 #
-# - **a** the order of the patches by entropy
-# - **b** the class $\hat y_i$ that each patch is named
-# - **c** the entropies
-# - **d** the weights $p_{i\hat y}$ with which rows enter the class means
+# - **a**: the order of the patches by entropy
+# - **b**: the class $\hat y_i$ that each patch is named
+# - **c**: the entropies
+# - **d**: the share $p_{i\hat y}$ of the class that is named (notebook 04 uses it as a weight)
+#
+# Put it in `answer`, for example `answer = "a"`.
 #
 # **Expected output**: `✓ Exercise 5 is right.` and the reason.
 #
@@ -700,7 +742,7 @@ config.claim(
 #
 # Choose a class and $K$. Seven of its first $K$ rows, evenly spread from the surest to the last, are
 # framed in their pictures, for both banks; below each, its place in the order and what the patch
-# shows. A solid blue frame is a patch that shows the class, a dashed orange one is not. The question:
+# shows (*unlisted*: no class of the list; *mixture*: nothing covers half of it). A solid blue frame is a patch that shows the class, a dashed orange one is not. The question:
 # **is it the object that the bank collects, or what stands around it, and how often the same
 # picture?**
 
@@ -730,12 +772,13 @@ show(names[int(np.nanargmin(np.nan_to_num(of_class["no limit (paper)"], nan=2)))
 #   picture brings variety, reaches further down the order, and makes hunger visible: a class gets as
 #   many rows as pictures name it.
 # - **The temperature** leaves the classes as they are and changes the order: by spread of all cosines
-#   when it is small, by margin of the two best when it is large. From 60 up little changes.
+#   when it is small, by margin of the two best when it is large. From 60 up the surest stay
+#   nearly the same.
 # - **The streaming bank** equals a full sort, row by row, in a memory that does not grow with the
 #   number of pictures, and banks merge exactly in any order.
 #
-# **Try next**: `features(config, "learn_unseen")` in section 1, the style that the mini-CLIP never
-# saw: what remains of purity? Then notebook 04, which learns a classifier from both banks: is it
+# **Try next**: `data, x = config.dataset("learn_unseen"), features(config, "learn_unseen")` in
+# section 1, the style that the mini-CLIP never saw: what remains of purity? Then notebook 04, which learns a classifier from both banks: is it
 # purity that a classifier needs most, or variety?
 #
 # **In the paper**: PVCL, Stage I, entropy-driven selection. The limit for each picture and the

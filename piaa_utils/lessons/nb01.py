@@ -398,7 +398,10 @@ def cones_figure(table: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(STYLE)
 def toy_figure(from_cones: pd.DataFrame, from_everywhere: pd.DataFrame) -> Figure:
-    """The gap of the toy while it trains, one line for each scale, and what is left at the end."""
+    """The gap of the toy while it trains, one line for each scale, and what is left at the end.
+
+    Dotted lines on the right: the gap at the start, which is the same at every scale.
+    """
     figure, axes = subplots(1, 2, size=(15, 5.8), width_ratios=(3, 2))
     scales = sorted(from_cones.scale.unique())
     colors = sns.color_palette("viridis_r", len(scales) + 1)[1:]
@@ -417,12 +420,17 @@ def toy_figure(from_cones: pd.DataFrame, from_everywhere: pd.DataFrame) -> Figur
         (from_everywhere, "no cones", PALETTE[0], "s"),
     ):
         last = table[table.step == table.step.max()].groupby("scale").gap.mean()
+        first = float(table[table.step == 0].gap.mean())
         axes[1].plot(last.index, last, color=color, marker=mark, markersize=11, label=name)
-        words.append(f"{name}: {', '.join(f'{s:g} {g:.2f}' for s, g in last.items())}")
+        axes[1].axhline(first, color=color, linestyle=":", linewidth=3)
+        axes[1].text(last.index[0], first + 0.01, "at the start", color=color, va="bottom")
+        ends = ", ".join(f"{s:g} {g:.2f}" for s, g in last.items())
+        words.append(f"{name}: {ends}, {first:.2f} at the start")
     axes[1].set(xscale="log", xlabel="scale (1 / temperature)", ylabel="gap")
     axes[1].set_title("At the end")
-    axes[1].legend(frameon=False, title="start", loc="upper left")
+    axes[1].legend(frameon=False, title="start", loc="upper left", bbox_to_anchor=(0.0, 0.9))
     axes[1].sharey(axes[0])
+    axes[0].set_ylim(top=1.1 * axes[0].get_ylim()[1])
     figure.alt_text = f"The toy's gap. Left, over the steps. Right, at the end. {'; '.join(words)}."
     return figure
 

@@ -225,7 +225,7 @@ def reading(predicted: Tensor, truth: Tensor, n_classes: int) -> dict[str, float
     }
 
 
-# The release's three couplings between the images of a batch (method.md, section 2)
+# The release's three couplings between the images of a batch
 
 
 def first_image_outliers(outliers: Tensor) -> Tensor:
@@ -373,6 +373,8 @@ def attention_figure(
 def bars(values: dict[str, float], label: str, reference: tuple[str, float] | None = None):
     """Horizontal bars with their values beside them, and a dashed line to compare with.
 
+    A value stands inside its bar where the line would run through it.
+
     Parameters
     ----------
     values : {name: value}, from top to bottom.
@@ -382,8 +384,13 @@ def bars(values: dict[str, float], label: str, reference: tuple[str, float] | No
     names = list(values)
     figure, ax = subplots(size=(10.5, 0.62 * len(names) + 1.8))
     ax.barh(names, list(values.values()), color=PALETTE[0])
+    largest = max(values.values())
     for place, value in enumerate(values.values()):
-        ax.text(value, place, f" {value:.2f}", va="center", path_effects=HALO)
+        near = reference is not None and value <= reference[1] < value + 0.15 * largest
+        if near and value > 0.15 * largest:
+            ax.text(value, place, f"{value:.2f} ", va="center", ha="right", color="white")
+        else:
+            ax.text(value, place, f" {value:.2f}", va="center", path_effects=HALO)
     text = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
     if reference:
         ax.axvline(reference[1], color="black", linestyle="--", label=reference[0])
@@ -660,6 +667,7 @@ def exercise_4(answer: object) -> None:
         answer,
         expected,
         "Exercise 4",
-        tolerance=1e-4,
+        tolerance=5e-4,
         hint="Row i holds q, k, v of image i // 12 and G of image i % 128; a share, not a count.",
     )
+    print("With B images in a batch it is about 1/B; more only where B is a multiple of 11.")

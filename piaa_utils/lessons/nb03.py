@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from numpy.typing import ArrayLike
+from PIL import Image
 from torch import Tensor
 
 from piaa_utils.datasets import BACKGROUND, VOID, VOCLayout
@@ -131,6 +132,8 @@ def entropy_figure(
 ) -> Figure:
     """For each picture: itself, the classes its patches are given, and their entropy.
 
+    The scale of all entropies is 0 to log C; the range of each picture stands in its title.
+
     Parameters
     ----------
     data : the pictures.
@@ -150,7 +153,8 @@ def entropy_figure(
         row[0].set_title(what)
         order = _named_panel(row[1], data, i, named[i].reshape(grid, grid), mask)
         h = entropies[i].reshape(grid, grid)
-        layer = heat_map(row[2], data.paths[i], h, mask, "entropy", (0.0, high))
+        title = f"entropy, {h.min():.2f} to {h.max():.2f}"
+        layer = heat_map(row[2], _pale(data.paths[i]), h, mask, title, (0.0, high))
         figure.colorbar(layer, ax=row[2], label="nats", shrink=0.8)
         words.append(
             f"{what}: the picture shows {', '.join(there) or 'no class of the list'}; its patches "
@@ -452,6 +456,12 @@ def _named_panel(ax: Axes, data: VOCLayout, i: int, named: Tensor, mask: object)
     return [data.class_names[c] for c in order[:5]]
 
 
+def _pale(path: object) -> Image.Image:
+    """A picture so pale that it hardly shades the colours over it."""
+    picture = open_image(path).convert("RGB")
+    return Image.blend(Image.new("RGB", picture.size, "white"), picture, 0.25)
+
+
 def _mask(data: VOCLayout, i: int) -> np.ndarray | None:
     """Where any class of the list is, [H, W]; None without a mask."""
     try:
@@ -552,6 +562,8 @@ def exercise_1(answer: Callable) -> None:
         (torch.tensor([[0.25, 0.25, 0.25, 0.25]]),),
         (torch.tensor([[1.0, 0.0, 0.0]]),),
         (torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]]),),
+        (torch.full((2, 3, 4), 0.25),),
+        (torch.tensor([0.5, 0.5]),),
     ]
     check_function(answer, effective_classes, cases, "Exercise 1")
 
@@ -581,7 +593,7 @@ def exercise_3(answer: Callable) -> None:
 
 def exercise_4(answer: object, named: Tensor, n_classes: int, k: int) -> None:
     """Check the smallest limit m with which no class starves."""
-    hint = "Class c gets min(k, sum over pictures of min(m, its patches named c)) rows."
+    hint = "Class c gets min(K, sum over pictures of min(m, its patches named c)) rows."
     if isinstance(answer, str | bool) or not np.isscalar(answer) and np.ndim(answer) > 0:
         raise CheckFailed(f"Exercise 4: one whole number is wanted, but this is {answer!r}.")
     expected = smallest_limit(torch.as_tensor(named), n_classes, k)
@@ -593,7 +605,7 @@ def exercise_5(answer: object) -> None:
     wrong = {
         "a": "The order by entropy is by spread at a low T and by margin at a high one.",
         "c": "A higher T sharpens the softmax: every entropy above zero falls.",
-        "d": "The weight p of the named class grows with T, and at a high T all weights are 1.",
+        "d": "The share p of the named class grows with T: the softmax gets sharper.",
     }
     why = "T multiplies all cosines of a patch alike: the largest stays the largest."
     check_choice(answer, "b", wrong, "Exercise 5", why)

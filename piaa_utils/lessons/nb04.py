@@ -17,7 +17,7 @@ from piaa_utils.aggregation import spatial_evidence, spatial_softmax
 from piaa_utils.constants import EVIDENCE_TEMPERATURE
 from piaa_utils.datasets import VOID
 from piaa_utils.gda import GaussianDiscriminantAnalysis
-from piaa_utils.lessons.checks import check_array, check_choice, check_function
+from piaa_utils.lessons.checks import CheckFailed, check_array, check_choice, check_function
 from piaa_utils.lessons.features import Features
 from piaa_utils.metrics import mean_average_precision
 from piaa_utils.patch_labels import MIXED
@@ -351,10 +351,12 @@ def explore_shrinkage(shrinkage: float, rows_per_class: int | str, table: Sweep)
         color = PALETTE[0] if chosen else "0.8"
         star = table.kubokawa[row, [0, 1]] if chosen else None
         _curve(axes[1], table, table.accuracy[row], star, color, 100, n)
+        _name_curve(axes[1], 100 * table.accuracy[row, -1], _rows(n), chosen)
     if not np.isnan(share):
         axes[1].plot(j, 100 * share, "o", ms=18, mfc="none", mec="black", mew=3, zorder=6)
     axes[1].set(ylabel="patches read right (%)", title=f"star: the paper's s = {k[0]:.2f}")
     _mark_missing(axes[1], table)
+    axes[1].set_xlim(right=len(table.shrinkages) + 1.3)
     figure.suptitle(f"{_rows(rows_per_class)}, s = {shrinkage:g}: {result}")
     figure.alt_text = (
         f"Eigenvalues before and after shrinkage, and accuracy against shrinkage. "
@@ -567,7 +569,14 @@ def grid_figure(readings: Mapping[tuple[str, str], Reading]) -> Figure:
 def exercise_1(answer: object) -> None:
     """b_c of the three clouds with the priors ``TOY_PRIORS``."""
     gda = GaussianDiscriminantAnalysis(priors=TOY_PRIORS, shrinkage=None).fit(*clouds())
-    check_array(answer, gda.intercept_, "Exercise 1", tolerance=1e-3)
+    expected, what = gda.intercept_, "Exercise 1"
+    if _close(answer, expected + np.log(1 / 3), 1e-3):
+        raise CheckFailed(f"{what}: log 1/3 is still in it: replace it, do not add to it.")
+    try:
+        check_array(answer, expected, what, tolerance=1e-3)
+    except CheckFailed as error:
+        formula = "b_c = log pi_c - 1/2 mu_c . Omega mu_c, with `priors` for pi"
+        raise CheckFailed(f"{error} The formula: {formula}.") from None
 
 
 def exercise_2(answer: object) -> None:
@@ -603,15 +612,50 @@ def exercise_4(
     split: Features,
     encoder: str = "scclip",
 ) -> None:
-    """Accuracy with the oracle's means, then with the oracle's precision, the rest learned."""
-    x = split.patches[encoder]
-    expected = []
-    for means, shape in ((oracle, learned), (learned, oracle)):
+    """Accuracy with the oracle's means, then with the oracle's precision, the rest learned.
+
+    For the right answer it prints what either half wins or loses against the learned classifier.
+    """
+    what, tolerance = "Exercise 4", 5e-3
+    truth = torch.from_numpy(split.truth)
+    x, truth = split.patches[encoder][truth >= 0], truth[truth >= 0]
+    shares = []
+    for means, shape in ((oracle, learned), (learned, oracle), (learned, learned)):
         W, b = joined(means.means_, shape.precision_)
-        truth = torch.from_numpy(split.truth)
-        right = ((x @ W + b).argmax(dim=-1) == truth)[truth >= 0]
-        expected.append(float(right.double().mean()))
-    check_array(answer, expected, "Exercise 4", tolerance=5e-3)
+        shares.append(float(((x @ W + b).argmax(dim=-1) == truth).double().mean()))
+    *expected, plain = shares
+    if _close(answer, expected[::-1], tolerance) and not _close(answer, expected, tolerance):
+        raise CheckFailed(f"{what}: these are the two shares, in the other order.")
+    check_array(answer, expected, what, tolerance)
+    print(halves_sentence(*(100 * (share - plain) for share in expected)))
+
+
+def halves_sentence(means: float, precision: float) -> str:
+    """What the oracle's means alone, and its precision alone, win or lose, in points.
+
+    Examples
+    --------
+    >>> halves_sentence(2.0, 1.5)
+    "The oracle's means alone win 2.0 points; its precision alone wins 1.5."
+    """
+    parts = []
+    for verb, points in (("win", means), ("wins", precision)):
+        lose = verb.replace("win", "lose")
+        parts.append(f"{verb if points >= 0 else lose} {abs(points):.1f}")
+    sentence = f"The oracle's means alone {parts[0]} points; its precision alone {parts[1]}"
+    if min(means, precision) < 0:
+        sentence += ": means and covariance belong together (notebook 01)"
+    return f"{sentence}."
+
+
+def _close(answer: object, wanted: ArrayLike, tolerance: float) -> bool:
+    """Whether the answer is an array like the wanted one, of its shape."""
+    try:
+        found = np.asarray(answer, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    wanted = np.asarray(wanted)
+    return found.shape == wanted.shape and np.allclose(found, wanted, tolerance, tolerance)
 
 
 def _rows(n: int | str) -> str:
@@ -631,6 +675,14 @@ def _curve(
     labels = [f"{s:g}" for s in table.shrinkages]
     ax.set_xticks(places, labels, fontsize="x-small", rotation=30)
     ax.set(xlabel="shrinkage s", xlim=(-0.4, len(places) - 0.6))
+
+
+def _name_curve(ax, end: float, name: str, chosen: bool) -> None:
+    """The name of a curve, beside its last point; nothing if that is not finite."""
+    if np.isfinite(end):
+        last = len(ax.get_xticks()) - 1
+        color, weight = (PALETTE[0], "bold") if chosen else ("0.4", "normal")
+        ax.text(last + 0.3, end, name, color=color, weight=weight, va="center", fontsize="small")
 
 
 def _mark_missing(ax, table: Sweep) -> None:

@@ -756,6 +756,8 @@ def exercise_5(best_threshold: Callable) -> None:
         (np.array([0, 1]), np.array([0.2, 0.7])),
         (np.array([1, 0, 1, 0]), np.array([0.9, 0.6, 0.5, 0.1])),
         (np.array([1, 1, 0]), np.array([0.04, 0.05, 0.01])),
+        # the share of right answers is highest at 0.06, F1 at 0.01
+        (np.array([1, 0, 0, 1, 0, 1]), np.array([0.06, 0.05, 0.04, 0.03, 0.02, 0.01])),
         (y, 0.05 * (y + rng.normal(size=40))),
     ]
     for y, scores in cases:

@@ -22,7 +22,7 @@ from piaa_utils.lessons.checks import CheckFailed, check_choice, check_function,
 from piaa_utils.lessons.config import Config
 from piaa_utils.metrics import bootstrap_map, mean_average_precision, paired_bootstrap
 from piaa_utils.pipeline import PIAA
-from piaa_utils.plots import PALETTE, Figure, centre_square, heat_map, subplots
+from piaa_utils.plots import PALETTE, Figure, centre_square, heat_map, open_image, subplots
 from piaa_utils.purification import learn_classifier
 from piaa_utils.selection import PatchBank
 
@@ -44,6 +44,46 @@ class Scenes(NamedTuple):
     data: VOCLayout
     maps: np.ndarray
     scores: Mapping[str, np.ndarray]
+
+
+def classes_figure(
+    image: object,
+    class_names: Sequence[str],
+    maps: object,
+    scores: Sequence[float],
+    masks: Sequence[np.ndarray],
+) -> Figure:
+    """A picture, and the heat map of each class in it, each on its own colour scale.
+
+    Parameters
+    ----------
+    image : a path or PIL image.
+    class_names : n names, one a panel.
+    maps : array or tensor [n, g, g], the patch scores of these classes.
+    scores : n scores of the whole picture, written beside the names.
+    masks : n bool arrays [H, W], the pixels of each class.
+    """
+    maps, n = np.asarray(maps, dtype=float), len(class_names)
+    rows = -(-(n + 1) // 4)
+    columns = -(-(n + 1) // rows)
+    figure, axes = subplots(rows, columns, size=(4.4 * columns, 4.9 * rows), squeeze=False)
+    axes, said = axes.ravel(), []
+    for ax in axes[n + 1 :]:
+        ax.axis("off")
+    axes[0].imshow(np.asarray(centre_square(open_image(image))), extent=(0, 1, 1, 0))
+    axes[0].set(xticks=[], yticks=[], title="image")
+    axes[0].spines[:].set_visible(False)
+    panels = zip(axes[1:], class_names, maps, scores, masks, strict=False)
+    for ax, name, heat, score, mask in panels:
+        heat_map(ax, image, heat, mask, f"{name} {float(score):.3f}")
+        seen, g = centre_square(np.asarray(mask)), len(heat)
+        y, x = ((np.array(divmod(heat.argmax(), g)) + 0.5) * len(seen) / g).astype(int)
+        where = "on" if seen[y, x] else "off"
+        said.append(f"{name}, score {float(score):.3f}, highest patch {where} its object")
+    figure.alt_text = (
+        f"An image, beside it heat maps of its patches, each on its own colours: {'; '.join(said)}."
+    )
+    return figure
 
 
 def score_split(piaa: PIAA, cls: Tensor, patches: Tensor, batch_size: int = 256) -> np.ndarray:
@@ -322,10 +362,10 @@ def new_class_figure(ap: Mapping[str, np.ndarray], class_names: Sequence[str]) -
     class_names : n names.
     """
     figure, ax = subplots(size=(12, 0.7 * len(class_names) + 2.4))
-    for (way, values), color, marker in zip(ap.items(), PALETTE, "osD^", strict=False):
-        ax.plot(
-            100 * values, range(len(class_names)), marker, color=color, markersize=13, label=way
-        )
+    rows, middle = np.arange(len(class_names)), (len(ap) - 1) / 2
+    for k, (way, values) in enumerate(ap.items()):  # one above the other, so that none is hidden
+        height = rows + 0.15 * (k - middle)
+        ax.plot(100 * values, height, "osD^"[k], color=PALETTE[k], markersize=13, label=way)
     ax.set_yticks(range(len(class_names)), class_names)
     ax.set_ylim(len(class_names) - 0.4, -0.6)
     ax.set_xlabel("AP on test (%)")
@@ -433,16 +473,16 @@ def explore(picture: int, class_name: str, scenes: Scenes) -> Figure:
 
 
 def exercise_1(answer: object, gains: np.ndarray, class_names: Sequence[str]) -> None:
-    """Check the name (or number) of the class with the largest gain.
+    """Check the name of the class with the largest gain.
 
     Raises
     ------
     CheckFailed
-        Another class, with its gain, or no class.
+        Another class, with its gain, a position, or no class.
     """
     names, gain = list(class_names), np.asarray(gains)[:, 0]
-    if isinstance(answer, int | np.integer) and 0 <= answer < len(names):
-        answer = names[answer]
+    if isinstance(answer, int | np.integer) and not isinstance(answer, bool):
+        raise CheckFailed("Exercise 1: this is the position; `names[...]` gives the name.")
     if answer not in names:
         raise CheckFailed(f"Exercise 1: the name of a class is wanted, not {answer!r}.")
     best = int(np.nanargmax(gain))
