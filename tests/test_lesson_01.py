@@ -48,6 +48,17 @@ def test_moving_by_one_gap_brings_the_texts_to_the_pictures(moves):
     assert (np.diff(along) > 0).all()
 
 
+def test_each_kind_moves_along_its_own_gap(world, moves):
+    x, text = world
+    patches = x.patches["scclip"].flatten(0, 1)
+    on_object = torch.as_tensor(x.truth).flatten() >= 0
+    truth = torch.as_tensor(x.truth).flatten()[on_object]
+    for shift, found in zip(moves.shifts, moves.curves["patches"]["argmax"], strict=True):
+        moved = F.normalize(text + shift * (patches.mean(0) - text.mean(0)), dim=-1)
+        right = (patches[on_object] @ moved.T).argmax(-1) == truth
+        assert found == pytest.approx(100 * float(right.float().mean()), abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", nb01.KINDS)
 @pytest.mark.parametrize("shift", [0.0, 1.0, 2])
 def test_explorer_draws_each_setting(moves, kind, shift):
@@ -121,6 +132,9 @@ def test_worlds_differ_in_texts_and_pairs():
 def test_nearest_uses_the_distance_it_is_given():
     x, m = np.array([[1.0, 0.4]]), np.array([[0.0, 0.0], [2.0, 1.0]])
     assert nb01.nearest(x, m).tolist() == [int(np.linalg.norm(x - m, axis=1).argmin())]
+    # 1.0 is nearer to 0 than to 2.1; without the half of |m|^2, or with the whole, it is not so
+    assert nb01.nearest(np.array([[1.0]]), np.array([[0.0], [2.1]])).tolist() == [0]
+    assert nb01.nearest(np.array([[1.0]]), np.array([[0.0], [1.9]])).tolist() == [1]
     a = np.array([[3.0, 1.0], [1.0, 2.0]])
     by_hand = [(x[0] - row) @ a @ (x[0] - row) for row in m]
     assert nb01.nearest(x, m, a).tolist() == [int(np.argmin(by_hand))]

@@ -6,7 +6,7 @@ import torch
 
 from piaa_utils import plots
 from piaa_utils.aggregation import pool
-from piaa_utils.lessons import CheckFailed, nb05
+from piaa_utils.lessons import CheckFailed, nb05, object_shares
 from piaa_utils.metrics import average_precision, f1
 
 N, C, GRID = 24, 4, 3
@@ -59,14 +59,14 @@ def scored(pictures):
 
 
 def test_shares_are_counted_in_the_square_that_the_model_sees(pictures):
-    shares = nb05.object_shares(pictures)
+    shares = object_shares(pictures)
     assert shares.shape == (N, C) and np.isnan(shares[-1]).all()
     assert shares[0, 0] == pytest.approx(3 * 1 / 144)
     assert (shares[:-1][pictures.labels[:-1] == 0] == 0).all()
 
 
 def test_size_groups_are_thirds_of_each_class(pictures):
-    shares = nb05.object_shares(pictures)
+    shares = object_shares(pictures)
     groups = nb05.size_groups(pictures.labels, shares)
     assert (groups[pictures.labels == 0] == -1).all() and (groups[-1] == -1).all()
     for c in range(C):
@@ -76,7 +76,7 @@ def test_size_groups_are_thirds_of_each_class(pictures):
 
 
 def test_by_size_ranks_the_objects_of_one_size_against_the_negatives(pictures):
-    groups = nb05.size_groups(pictures.labels, nb05.object_shares(pictures))
+    groups = nb05.size_groups(pictures.labels, object_shares(pictures))
     scores = np.random.default_rng(2).random((N, C))
     rows = nb05.by_size(pictures.labels, groups, {"random": scores}, n=20)
     assert [row["size"] for row in rows] == list(nb05.SIZES)
@@ -88,8 +88,37 @@ def test_by_size_ranks_the_objects_of_one_size_against_the_negatives(pictures):
     assert "random" in nb05.sizes_figure(rows).alt_text
 
 
+def test_sizes_are_measured_apart():
+    """Large objects are ranked first and small ones last, so each size has an AP of its own."""
+    labels = np.zeros((40, 1), int)
+    labels[:20] = 1
+    groups = np.full((40, 1), -1)
+    groups[:10], groups[10:20] = 2, 0
+    groups[9], groups[10] = 1, 1
+    scores = np.concatenate([np.full(10, 0.9), np.full(10, 0.1), np.full(20, 0.5)])[:, None]
+    found = {r["size"]: r["value"] for r in nb05.by_size(labels, groups, {"s": scores}, n=20)}
+    assert found[nb05.SIZES[2]] == pytest.approx(100) and found[nb05.SIZES[0]] < 40
+    lines = nb05.compare(labels, groups, scores, -scores, n=50)
+    assert lines[2].endswith("ahead") and lines[0].endswith("behind")
+
+
+def test_shares_leave_out_what_the_model_does_not_see():
+    class Wide:
+        class_names = ("cat", "dog")
+
+        def __len__(self):
+            return 1
+
+        def masks(self, _):
+            mask = np.full((100, 300), 1)
+            mask[:, :100] = 0  # left of the square in the middle
+            return mask
+
+    assert object_shares(Wide()).tolist() == [[0, 1]]
+
+
 def test_compare_says_ahead_behind_or_not_shown(pictures):
-    groups = nb05.size_groups(pictures.labels, nb05.object_shares(pictures))
+    groups = nb05.size_groups(pictures.labels, object_shares(pictures))
     noise = np.random.default_rng(3).random((N, C))
     good = pictures.labels + 0.1 * noise
     for a, b, verdict in (
@@ -136,7 +165,7 @@ def test_own_thresholds_are_the_best_of_each_class(pictures):
 
 
 def test_each_figure_says_what_it_shows(pictures, scored):
-    groups = nb05.size_groups(pictures.labels, nb05.object_shares(pictures))
+    groups = nb05.size_groups(pictures.labels, object_shares(pictures))
     maps = torch.rand(N, GRID**2, C, generator=torch.Generator().manual_seed(0))
     x = np.array([1.0, 10.0])
     figures = {

@@ -15,7 +15,7 @@ from piaa_utils.aggregation import paa
 from piaa_utils.constants import CONSTANTS
 from piaa_utils.datasets import mini_long_classes
 from piaa_utils.encoders import ENCODERS
-from piaa_utils.lessons import CheckFailed, nb06
+from piaa_utils.lessons import CheckFailed, nb06, object_shares
 from piaa_utils.metrics import average_precision, mean_average_precision
 from piaa_utils.pipeline import PIAA
 from piaa_utils.plots import Figure
@@ -64,7 +64,7 @@ def table(scenes, lift=None):
     rng = np.random.default_rng(1)
     truth = rng.integers(-1, 3, (4, 16))
     truth[3] = -2
-    shares = nb06.object_shares(scenes.data)
+    shares = object_shares(scenes.data)
     piaa, cls = scenes.scores["PIAA"], scenes.scores["[CLS]"]
     peak = rng.integers(0, 16, (4, 3))
     lift = np.ones((3, 3)) if lift is None else lift
@@ -100,7 +100,7 @@ def test_wrong_ahead_counts_absent_classes_only(scenes):
 
 
 def test_shares_of_objects_are_those_of_the_masks():
-    shares = nb06.object_shares(Pictures())
+    shares = object_shares(Pictures())
     np.testing.assert_allclose(shares[1], [64 / 1024, 64 / 1024, 0])
     assert np.isnan(shares[3]).all()
 

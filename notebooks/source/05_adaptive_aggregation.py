@@ -53,7 +53,7 @@ from sklearn.linear_model import LogisticRegression
 
 from piaa_utils import aggregation, metrics, plots
 from piaa_utils.constants import CLS_WEIGHT, CONSTANTS
-from piaa_utils.lessons import bank, explorer, features, nb05, versions
+from piaa_utils.lessons import bank, explorer, features, nb05, object_shares, versions
 from piaa_utils.purification import learn_classifier
 
 # %% [markdown]
@@ -228,7 +228,7 @@ config.claim(
 # is as large as the others, so their APs can be compared.
 
 # %%
-shares = nb05.object_shares(config.dataset("test"))  # [n, C], 0 to 1; NaN without a mask
+shares = object_shares(config.dataset("test"))  # [n, C], 0 to 1; NaN without a mask
 groups = nb05.size_groups(y, shares)  # 0 small, 1 medium, 2 large, -1 absent or unknown
 for group, size in enumerate(nb05.SIZES):
     low, middle, high = 100 * np.quantile(shares[groups == group], [0.05, 0.5, 0.95])

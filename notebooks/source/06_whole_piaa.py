@@ -53,7 +53,7 @@ from piaa_utils import ablation, constants, plots
 from piaa_utils.aggregation import cls_scores, spatial_softmax
 from piaa_utils.encoders import encode
 from piaa_utils.gda import GaussianDiscriminantAnalysis
-from piaa_utils.lessons import bank, explorer, features, nb06, versions
+from piaa_utils.lessons import bank, explorer, features, nb06, object_shares, versions
 from piaa_utils.metrics import average_precision, mean_average_precision, paired_bootstrap
 from piaa_utils.pipeline import PIAA
 from piaa_utils.purification import learn_classifier
@@ -491,7 +491,7 @@ known = learn.labels.astype(float)
 often = known.mean(axis=0)
 lift = known.T @ known / len(known) / np.maximum(np.outer(often, often), 1e-9)
 
-shares = nb06.object_shares(data)
+shares = object_shares(data)
 pairs = nb06.pair_table(test.labels, scores, cls_only, shares, test.truth, peak, lift)
 named = {k: [names[c] for c in pairs[k]] for k in ("label", "rival", "partner")}
 pairs.assign(**named).round({"share": 3}).head(4)

@@ -13,7 +13,7 @@ from piaa_utils.lessons.checks import (
 )
 from piaa_utils.lessons.config import Config
 from piaa_utils.lessons.explorer import explorer
-from piaa_utils.lessons.features import Features, bank, features, mask_or_none
+from piaa_utils.lessons.features import Features, bank, features, mask_or_none, object_shares
 from piaa_utils.lessons.versions import versions
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "explorer",
     "features",
     "mask_or_none",
+    "object_shares",
     "versions",
 ]

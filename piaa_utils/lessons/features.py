@@ -109,6 +109,28 @@ def mask_or_none(data, index: int) -> np.ndarray | None:
         return None
 
 
+def object_shares(dataset) -> np.ndarray:
+    """The share of each picture that each class covers, from the masks.
+
+    Parameters
+    ----------
+    dataset : pictures with masks; a picture without one has NaN in its row.
+
+    Returns
+    -------
+    [n, C] from 0 to 1, of the square in the middle, which is what the model sees.
+    """
+    shares = np.full((len(dataset), len(dataset.class_names)), np.nan)
+    for i in range(len(dataset)):
+        mask = mask_or_none(dataset, i)
+        if mask is None:
+            continue
+        mask = centre_square(mask)
+        owners = mask[mask >= 0].astype(np.int64)
+        shares[i] = np.bincount(owners, minlength=shares.shape[1]) / mask.size
+    return shares
+
+
 def patch_truth(data, index: int, backbone) -> np.ndarray:
     """What each patch of a picture shows, [N]; ``VOID`` everywhere where there is no mask."""
     mask = mask_or_none(data, index)

@@ -150,17 +150,19 @@ def train_free_pairs(
     optimizer = torch.optim.Adam([both], rate)
     kept, threads = {}, torch.get_num_threads()
     torch.set_num_threads(1)  # these tensors are small: more threads only wait for each other
-    for step in range(steps + 1):
-        x, t = F.normalize(both, dim=-1)
-        loss = contrastive_loss(x, t, scale)
-        if step % 20 == 0 or step == steps:
-            found = (x @ t.mT).argmax(-1) == torch.arange(pairs)
-            gap = (x.mean(-2) - t.mean(-2)).norm(dim=-1)
-            kept[step] = (gap.detach(), loss.detach(), found.float().mean(-1))
-        optimizer.zero_grad()
-        loss.sum().backward()
-        optimizer.step()
-    torch.set_num_threads(threads)
+    try:
+        for step in range(steps + 1):
+            x, t = F.normalize(both, dim=-1)
+            loss = contrastive_loss(x, t, scale)
+            if step % 20 == 0 or step == steps:
+                found = (x @ t.mT).argmax(-1) == torch.arange(pairs)
+                gap = (x.mean(-2) - t.mean(-2)).norm(dim=-1)
+                kept[step] = (gap.detach(), loss.detach(), found.float().mean(-1))
+            optimizer.zero_grad()
+            loss.sum().backward()
+            optimizer.step()
+    finally:  # also where the cell is interrupted
+        torch.set_num_threads(threads)
     rows = [
         (float(s), k, step, *(float(value[i, k]) for value in values))
         for step, values in kept.items()

@@ -29,35 +29,13 @@ PRESENT, ABSENT = PALETTE[0], "0.72"
 # Objects and their sizes
 
 
-def object_shares(dataset: VOCLayout) -> np.ndarray:
-    """The share of each picture that each class covers, from the masks.
-
-    Parameters
-    ----------
-    dataset : pictures with masks; a picture without one has NaN in its row.
-
-    Returns
-    -------
-    [n, C] from 0 to 1, of the square in the middle, which is what the model sees.
-    """
-    shares = np.full((len(dataset), len(dataset.class_names)), np.nan)
-    for i in range(len(dataset)):
-        try:
-            mask = centre_square(dataset.masks(i))
-        except FileNotFoundError:
-            continue
-        owners = mask[mask >= 0].astype(np.int64)
-        shares[i] = np.bincount(owners, minlength=shares.shape[1]) / mask.size
-    return shares
-
-
 def size_groups(labels: ArrayLike, shares: ArrayLike) -> np.ndarray:
     """The third of its class that each object belongs to: 0 small, 1 medium, 2 large.
 
     Parameters
     ----------
     labels : [n, C] of 0 and 1.
-    shares : [n, C], see :func:`object_shares`.
+    shares : [n, C], see :func:`piaa_utils.lessons.object_shares`.
 
     Returns
     -------

@@ -176,21 +176,6 @@ def wrong_ahead(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(there, ahead, np.nan)
 
 
-def object_shares(data: VOCLayout) -> np.ndarray:
-    """[n, C] share of a picture's pixels that show each class; NaN where there is no mask.
-
-    Only the square in the middle counts, which the model sees.
-    """
-    shares = np.full(data.labels.shape, np.nan)
-    for i in range(len(data)):
-        try:
-            mask = centre_square(data.masks(i))
-        except FileNotFoundError:
-            continue
-        shares[i] = np.bincount(mask[mask >= 0], minlength=shares.shape[1]) / mask.size
-    return shares
-
-
 def pair_table(
     labels: np.ndarray,
     piaa: np.ndarray,
@@ -206,7 +191,7 @@ def pair_table(
     ----------
     labels : [n, C] of 0 and 1.
     piaa, cls : [n, C] scores of PIAA and of [CLS].
-    shares : [n, C] from :func:`object_shares`; pictures without a mask are left out.
+    shares : [n, C] from ``object_shares``; pictures without a mask are left out.
     truth : [n, N] what each patch shows.
     peak : [n, C] number of the patch with the highest score of each class.
     lift : [C, C] how much more often than by chance two classes are together.
@@ -267,7 +252,7 @@ def say_gain(pair: object, shares: np.ndarray, class_names: Sequence[str]) -> st
     Parameters
     ----------
     pair : a row of :func:`pair_table`.
-    shares : [n, C] from :func:`object_shares`.
+    shares : [n, C] from :func:`piaa_utils.lessons.object_shares`.
     class_names : C names.
     """
     largest = int(shares[pair.picture].argmax())
