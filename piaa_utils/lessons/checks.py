@@ -88,6 +88,8 @@ def check_number(
     >>> check_number(0.75, 0.75, "Exercise 3")
     ✓ Exercise 3 is right.
     """
+    if isinstance(answer, torch.Tensor):
+        answer = answer.detach()
     try:
         number = float(answer)
     except (TypeError, ValueError):
