@@ -48,8 +48,8 @@ def test_config_prints_what_it_is():
 
 
 def test_config_refuses_an_unknown_world_and_missing_data():
-    with pytest.raises(ValueError, match="no world 'coco'; there are mini, voc07, voc12"):
-        Config("coco")
+    with pytest.raises(ValueError, match="no world 'cars'; there are mini, voc07, .*, coco, nus"):
+        Config("cars")
     with pytest.raises(ValueError, match="needs data_root"):
         Config("voc07")
 
@@ -294,6 +294,14 @@ def test_explorer_calls_back_with_what_was_chosen():
     k.value, how.value = 5, "mean"
     box.update()
     assert seen[0] == (1, "max") and seen[-1] == (5, "mean")
+
+
+def test_explorer_shows_the_figure_at_first_and_after_each_change(monkeypatch):
+    shown = []
+    monkeypatch.setattr("ipywidgets.widgets.interaction.display", shown.append)
+    box = explorer(lambda k: subplots(alt_text=f"{k} is shown")[0], k=[1, 2, 5])
+    box.children[0].value = 5
+    assert [figure.alt_text for figure in shown] == ["1 is shown", "5 is shown"]
 
 
 def test_explorer_needs_values():

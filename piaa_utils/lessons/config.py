@@ -8,18 +8,15 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from piaa_utils import plots
 from piaa_utils.backbone import MINI, Backbone, load_backbone
 from piaa_utils.constants import CONSTANTS
-from piaa_utils.datasets import MINI_CLASSES, VOC_CLASSES, VOCLayout, mini_scenes
+from piaa_utils.datasets import MINI_CLASSES, mini_scenes
+from piaa_utils.labelled import first
+from piaa_utils.worlds import WORLDS, load_world
 
-# What each world calls the split to learn from and the split to measure on.
-# VOC12 has labels for train and val only, so settings are chosen there on train.
-SPLITS = {
-    "voc07": {"learn": "trainval", "val": "val", "test": "test"},
-    "voc12": {"learn": "train", "val": "train", "test": "val"},
-}
 FAST = {"learn": 300, "val": 100, "test": 150}  # pictures used where fast is True
 
 
@@ -29,8 +26,11 @@ class Config:
 
     Parameters
     ----------
-    world : "mini", "voc07" or "voc12".
-    data_root : VOC's folder, ``VOCdevkit/VOC2007`` or ``VOCdevkit/VOC2012``; not for "mini".
+    world : "mini", or one of the paper's four, see :data:`piaa_utils.worlds.WORLDS`: "voc07",
+        "voc12", "coco", "nus". Notebooks hold a split's patches in memory, and those of COCO's
+        82,081 images to learn from are 33 GB for each encoder: take ``fast=True`` there.
+    data_root : the folder that holds ``VOCdevkit/VOC2007``, ``coco`` ..., see
+        :func:`piaa_utils.worlds.load_world`; not for "mini".
     backbone, pretrained : as for :func:`piaa_utils.backbone.load_backbone`. None takes the
         mini-CLIP in the mini world, and OpenAI's ViT-B/16 for photographs.
     device : None takes a GPU where there is one.
@@ -60,14 +60,14 @@ class Config:
     fast: bool = False
 
     def __post_init__(self) -> None:
-        if self.world != "mini" and self.world not in SPLITS:
+        if self.world != "mini" and self.world not in WORLDS:
             raise ValueError(
-                f"There is no world {self.world!r}; there are mini, {', '.join(SPLITS)}."
+                f"There is no world {self.world!r}; there are mini, {', '.join(WORLDS)}."
             )
         if self.world != "mini" and self.data_root is None:
             raise ValueError(
-                f"The world {self.world!r} needs data_root, the folder VOCdevkit/VOC2007 (or "
-                f"VOC2012) that you unpacked; the embedded world 'mini' needs none."
+                f"The world {self.world!r} needs data_root, the folder that holds "
+                f"{WORLDS[self.world].folder}; the embedded world 'mini' needs none."
             )
         plots.style()
         random.seed(self.seed)
@@ -91,7 +91,7 @@ class Config:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes, in the order of all scores."""
-        return MINI_CLASSES if self.world == "mini" else VOC_CLASSES
+        return MINI_CLASSES if self.world == "mini" else WORLDS[self.world].class_names
 
     @property
     def constants(self) -> dict[str, float]:
@@ -103,7 +103,7 @@ class Config:
         """[C, D] unit text features t_c of "a photo of a {class}"."""
         return self.backbone_.encode_text(self.class_names)
 
-    def dataset(self, split: str) -> VOCLayout:
+    def dataset(self, split: str) -> Dataset:
         """The pictures of "learn", "val" or "test".
 
         With "_unseen" behind it, those of the mini world's other art style; photographs have no
@@ -112,11 +112,8 @@ class Config:
         if self.world == "mini":
             data = mini_scenes(split)
         else:
-            data = VOCLayout(self.data_root, SPLITS[self.world][split.removesuffix("_unseen")])
-        if self.fast:
-            n = FAST[split.removesuffix("_unseen")]
-            data.ids, data.paths = data.ids[:n], data.paths[:n]
-        return data
+            data = load_world(self.world, self.data_root, split.removesuffix("_unseen"))
+        return first(data, FAST[split.removesuffix("_unseen")]) if self.fast else data
 
     def claim(self, holds: bool, message: str) -> None:
         """Say that something holds, and fail if it does not.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,8 @@ def bank(
 
 def mask_or_none(data, index: int) -> np.ndarray | None:
     """The class mask of a picture, see ``VOCLayout.masks``; None where it has none."""
+    if not hasattr(data, "masks"):
+        return None
     try:
         return data.masks(index)
     except FileNotFoundError:
@@ -172,6 +175,10 @@ def _key(config: Config, data) -> str:
     digest = hashlib.sha256(json.dumps(identity(config.backbone_), sort_keys=True).encode())
     for name in ("backbone", "encoders", "images", "datasets", "patch_labels"):
         digest.update((Path(piaa_utils.__file__).parent / f"{name}.py").read_bytes())
+    if hasattr(data, "label_files"):  # masks, if any, are in these
+        digest.update(Path(inspect.getfile(type(data))).read_bytes())
+        for file in data.label_files:
+            digest.update(f"{file} {file.stat().st_size}\n".encode())
     for path in data.paths:
         mask = data.root / "SegmentationClass" / f"{path.stem}.png"
         for file in (path, mask):

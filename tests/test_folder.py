@@ -1,0 +1,150 @@
+"""A folder with a CSV file of labels, in its three forms, and what can be wrong with it."""
+
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from piaa_utils.folder import LabelledFolder, read_table
+from piaa_utils.labelled import first
+
+NAMES = ("a.jpg", "sub/b.jpg", "c.png")
+FORMS = {
+    "names": "file,labels\na.jpg,cat; dog\nsub/b.jpg,\nc.png,cow\n",
+    "one row a label": "file,label\na.jpg,cat\nsub/b.jpg,\na.jpg,dog\nc.png,cow\na.jpg,cat\n",
+    "columns": "file,cat,cow,dog\na.jpg,1,0,1\nsub/b.jpg,0,0,0\nc.png,0,1,0\n",
+    "semicolons": 'file;labels\na.jpg;"cat;dog"\nsub/b.jpg;\nc.png;cow\n',
+    "tabs": "labels\tfile\ncat;dog\ta.jpg\n\tsub/b.jpg\ncow\tc.png\n",
+    "lists": "path,tags\na.jpg,\"['cat', 'dog']\"\nsub/b.jpg,[]\nc.png,['cow']\n",
+    "no header": "a.jpg,cat;dog\nsub/b.jpg,\nc.png,cow\n",
+    "unknown name of column": "which,what\na.jpg,cat;dog\nsub/b.jpg,\nc.png,cow\n",
+    "windows": "\ufefffile,labels\r\na.jpg,cat;dog\r\nsub\\b.jpg,\r\n.\\c.png,cow\r\n\r\n",
+    "a class called label": "f,cat,cow,dog,label\na.jpg,1,0,1,0\nsub/b.jpg,0,0,0,0\nc.png,0,1,0,0",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (5, 4), (9, 9, 9)).save(tmp_path / name)
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "labels.csv").write_text(text, encoding="utf-8", newline="")
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_forms_mean_the_same(folder, form):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = LabelledFolder(write(folder, FORMS[form]))
+    assert data.ids == list(NAMES) and data.paths == [folder / name for name in NAMES]
+    assert data.class_names[:3] == ("cat", "cow", "dog")
+    assert data.labels[:, :3].tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert data.labels.dtype == np.int8 and data.labels.max() == 1
+    assert data[1].size == (5, 4) and len(data) == 3 and not data.difficult.any()
+
+
+@pytest.mark.parametrize("form", ["names", "columns"])
+def test_own_class_list_gives_the_order(folder, form):
+    data = LabelledFolder(write(folder, FORMS[form]), class_names=["dog", "cow", "cat"])
+    assert data.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_fewer_columns_than_there_are_and_none_of_a_class(folder):
+    write(folder, FORMS["columns"])
+    assert LabelledFolder(folder, class_names=["dog"]).labels.tolist() == [[1], [0], [0]]
+    with pytest.raises(ValueError, match="no column for the class 'dogg'"):
+        LabelledFolder(folder, class_names=["dogg"])
+
+
+def test_columns_without_a_header(folder):
+    write(folder, FORMS["columns"].partition("\n")[2])
+    data = LabelledFolder(folder, class_names=["x", "y", "z"])
+    assert data.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    for names in (None, ["x", "y"]):
+        with pytest.raises(ValueError, match="3 columns of 0 and 1 but no header"):
+            LabelledFolder(folder, class_names=names)
+
+
+def test_one_column_of_flags_is_a_class(folder):
+    data = LabelledFolder(write(folder, "file,cat\na.jpg,1\nsub/b.jpg,0\nc.png,0\n"))
+    assert data.class_names == ("cat",) and data.labels.tolist() == [[1], [0], [0]]
+
+
+def test_labels_elsewhere_and_a_split_column(folder, tmp_path_factory):
+    file = tmp_path_factory.mktemp("other") / "mine.csv"
+    file.write_text("file,labels,split\na.jpg,cat,Train\nsub/b.jpg,,test\nc.png,dog,test\n")
+    assert LabelledFolder(folder, file).labels.tolist() == [[1, 0], [0, 0], [0, 1]]
+    assert read_table(file).splits == ["train", "test", "test"]
+
+
+def test_rows_without_an_image_and_images_without_a_row(folder):
+    write(folder, "file,labels\na.jpg,cat\ngone.jpg,cat;dog\n")
+    with (
+        pytest.warns(UserWarning, match="1 of 2 images are not there: gone.jpg"),
+        pytest.warns(UserWarning, match=r"2 images .* no row .*: c\.png, sub/b\.jpg\. Add rows"),
+    ):
+        data = LabelledFolder(folder)
+    assert data.ids == ["a.jpg"] and data.labels.tolist() == [[1, 0]]
+    assert data.missing == ["gone.jpg"] and data.unlisted == ["c.png", "sub/b.jpg"]
+
+
+def test_no_row_has_an_image(folder):
+    with pytest.raises(FileNotFoundError, match=r"2 of 2 images.*x, y\. Looked in .*suffix"):
+        LabelledFolder(write(folder, "file,labels\nx,cat\ny,dog\n"))
+
+
+def test_missing_folder_and_file(folder):
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+        LabelledFolder(folder / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no file .*labels\.csv.*file,labels"):
+        LabelledFolder(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no rows"),
+        ("file,labels\n", "has no rows"),
+        ("file,labels\na.jpg,cat,dog\n", "line 2: 3 columns where 2 were expected.*double quotes"),
+        ('file,labels\na.jpg,"cat,dog"\n', "line 2: 'cat,dog' holds a comma; separate"),
+        ("file,labels\n,cat\n", "line 2: there is no file name"),
+        ("file,labels\na.jpg,['cat'\n", r"line 2: .* is no list of names"),
+        ("file,labels\na.jpg,\n", "no label in any row"),
+        ("file,cat,dog\na.jpg,1,yes\n", r"only 0 and 1 .*\(file, cat, dog\)"),
+        ("file,cat,dog\na.jpg,1,-1\n", "only 0 and 1"),
+        ("file,cat,dog\na.jpg,1,0\na.jpg,0,0\n", "lists 'a.jpg' twice"),
+        ("file,cat,cat\na.jpg,1,0\n", "'cat' twice"),
+        ("file\na.jpg\n", "neither a column called 'labels'"),
+    ],
+)
+def test_files_that_cannot_be_understood(folder, text, message):
+    with pytest.raises(ValueError, match=message):
+        LabelledFolder(write(folder, text))
+
+
+def test_unknown_class_is_named_with_its_line(folder):
+    write(folder, "file,labels\na.jpg,cat\nc.png,dogg\n")
+    with pytest.raises(ValueError, match=r"labels\.csv, line 3: 'dogg' is none of the 2 classes"):
+        LabelledFolder(folder, class_names=["cat", "dog"])
+
+
+def test_names_with_commas_are_allowed_in_a_class_list(folder):
+    write(folder, 'file,labels\na.jpg,"cat, wild"\nsub/b.jpg,\nc.png,\n')
+    assert LabelledFolder(folder, class_names=["cat, wild"]).labels.sum() == 1
+
+
+def test_another_encoding(folder):
+    (folder / "labels.csv").write_bytes("file,labels\na.jpg,é\n".encode("cp1252"))
+    with pytest.raises(ValueError, match="not in UTF-8"):
+        LabelledFolder(folder)
+
+
+def test_first_cuts_images_and_labels_alike(folder):
+    data = first(LabelledFolder(write(folder, FORMS["names"])), 2)
+    assert len(data) == len(data.paths) == len(data.labels) == len(data.difficult) == 2
