@@ -387,7 +387,7 @@ def cones_figure(table: pd.DataFrame) -> Figure:
     figure, ax = subplots(size=(12, 5.5))
     sns.barplot(
         table, x="pairs", y="cosine", hue="model", errorbar=("pi", 100), ax=ax,
-        palette=["0.55", PALETTE[2]], err_kws={"color": "black"},
+        palette=["0.75", PALETTE[2]], err_kws={"color": "black"},
     )  # fmt: skip
     ax.axhline(0, color="black", linewidth=1.5)
     ax.set(xlabel="", ylabel="mean cosine", title="Two narrow cones before any training")

@@ -36,7 +36,7 @@ from piaa_utils.encoders import (
 )
 from piaa_utils.lessons.checks import check_array, check_choice, check_function, check_number
 from piaa_utils.lessons.config import Config
-from piaa_utils.lessons.features import Features
+from piaa_utils.lessons.features import Features, mask_or_none
 from piaa_utils.plots import PALETTE, Figure, heat_map, subplots
 
 COUPLINGS = ("outliers", "mean", "tiling")
@@ -98,9 +98,8 @@ def middle_patch(truth: np.ndarray, of_class: int) -> int:
 
 def class_mask(data, index: int, of_class: int | None = None) -> np.ndarray | None:
     """Where a class is in a picture, bool [H, W]; None takes all classes. No mask file: None."""
-    try:
-        mask = data.masks(index)
-    except FileNotFoundError:
+    mask = mask_or_none(data, index)
+    if mask is None:
         return None
     return mask >= 0 if of_class is None else mask == of_class
 
@@ -531,12 +530,7 @@ class Shelf(NamedTuple):
 def shelf(config: Config, found: Features, pictures: Sequence[int], split: str = "test") -> Shelf:
     """Put pictures of a split, with their features and what the text reads, on a shelf."""
     data, text = config.dataset(split), config.text.cpu()
-    masks = {}
-    for i in pictures:
-        try:
-            masks[i] = data.masks(i)
-        except FileNotFoundError:
-            masks[i] = None
+    masks = {i: mask_or_none(data, i) for i in pictures}
     patches = {name: {i: x[i] for i in pictures} for name, x in found.patches.items()}
     predicted = {
         name: {i: (x @ text.T).argmax(-1).numpy() for i, x in of.items()}

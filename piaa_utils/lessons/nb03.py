@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
+from piaa_utils.constants import SELECTION_TEMPERATURE
 from piaa_utils.datasets import BACKGROUND, VOID, VOCLayout
 from piaa_utils.images import open_image
 from piaa_utils.lessons.checks import CheckFailed, check_choice, check_function, check_number
+from piaa_utils.lessons.features import mask_or_none
 from piaa_utils.patch_labels import MIXED
 from piaa_utils.plots import PALETTE, Figure, centre_square, heat_map, subplots
 from piaa_utils.selection import PatchBank
@@ -331,15 +333,16 @@ def temperature_figure(
         ax.set_xscale("log")
         ax.set(xlabel="temperature T")
         _plain(ax.xaxis, temperatures)
-        ax.axvline(60, color="0.4", linestyle="--", linewidth=1.5)
+        ax.axvline(SELECTION_TEMPERATURE, color="0.4", linestyle="--", linewidth=1.5)
     ends = "; ".join(
         f"rank correlation with {name} from {y[0]:.2f} to {y[-1]:.2f}"
         for name, y in agreement.items()
     )
     figure.alt_text = (
-        f"Three panels over the temperature, from {temperatures[0]:g} to {temperatures[-1]:g}, 60 "
-        f"dashed. Median entropy from {median[0]:.2f} to {median[-1]:.2f} nats; {ends}; purity of "
-        f"the surest tenth from {purity[0]:.0%} to {purity[-1]:.0%}."
+        f"Three panels over the temperature, from {temperatures[0]:g} to {temperatures[-1]:g}, "
+        f"{SELECTION_TEMPERATURE:g} dashed. Median entropy from {median[0]:.2f} to "
+        f"{median[-1]:.2f} nats; {ends}; purity of the surest tenth from {purity[0]:.0%} to "
+        f"{purity[-1]:.0%}."
     )
     return figure
 
@@ -464,10 +467,8 @@ def _pale(path: object) -> Image.Image:
 
 def _mask(data: VOCLayout, i: int) -> np.ndarray | None:
     """Where any class of the list is, [H, W]; None without a mask."""
-    try:
-        return data.masks(i) >= 0
-    except FileNotFoundError:
-        return None
+    mask = mask_or_none(data, i)
+    return None if mask is None else mask >= 0
 
 
 def _wrapped(names: Sequence[str], per_line: int = 3) -> str:

@@ -23,6 +23,7 @@ from piaa_utils.metrics import (
 from piaa_utils.plots import PALETTE, Figure, centre_square, heat_map, subplots
 
 SIZES = ("small", "medium", "large")
+N_PATCHES = 14 * 14  # of a simulated picture
 PRESENT, ABSENT = PALETTE[0], "0.72"
 
 
@@ -114,7 +115,7 @@ def compare(
 def detection(
     covered: Sequence[int],
     poolings: Mapping[str, Callable[[Tensor], Tensor]],
-    n_patches: int = 196,
+    n_patches: int = N_PATCHES,
     noise: float = 0.3,
     trials: int = 400,
     seed: int = 0,
@@ -157,7 +158,7 @@ def detection_figure(covered: Sequence[int], curves: Mapping[str, Sequence[float
     figure, ax = subplots(size=(11, 5.6))
     for j, (name, values) in enumerate(curves.items()):
         ax.plot(covered, values, "osD^v"[j % 5] + "-", color=PALETTE[j], label=name, linewidth=3)
-    ax.set(xscale="log", yscale="log", xlabel="patches that the object covers, of 196")
+    ax.set(xscale="log", yscale="log", xlabel=f"patches that the object covers, of {N_PATCHES}")
     ax.set_ylabel("rise of the pooled score\n(standard deviations)")
     ax.grid(color="0.9")
     ax.legend()
@@ -473,6 +474,10 @@ def gallery(
     words = []
     for row, gain in zip(axes, (by_cls / by_patch, by_patch / by_cls), strict=True):
         for group, ax in enumerate(row):
+            if not (groups == group).any():
+                ax.set_axis_off()
+                words.append(f"no {SIZES[group]} object")
+                continue
             i, c = _largest(gain, groups == group)
             name = dataset.class_names[c]
             side = int(maps.shape[1] ** 0.5)

@@ -20,6 +20,7 @@ from piaa_utils.datasets import VOID, VOCLayout, mini_long_classes, mini_scenes
 from piaa_utils.gda import GaussianDiscriminantAnalysis
 from piaa_utils.lessons.checks import CheckFailed, check_choice, check_function, check_number
 from piaa_utils.lessons.config import Config
+from piaa_utils.lessons.features import mask_or_none
 from piaa_utils.metrics import bootstrap_map, mean_average_precision, paired_bootstrap
 from piaa_utils.pipeline import PIAA
 from piaa_utils.plots import PALETTE, Figure, centre_square, heat_map, open_image, subplots
@@ -422,10 +423,8 @@ def explore(picture: int, class_name: str, scenes: Scenes) -> Figure:
     if not 0 <= picture < len(scenes.maps):
         raise ValueError(f"There is no picture {picture}: choose from 0 to {len(scenes.maps) - 1}.")
     c, there = names.index(class_name), scenes.data.labels[picture] == 1
-    try:
-        mask = scenes.data.masks(picture) == c
-    except FileNotFoundError:
-        mask = None
+    mask = mask_or_none(scenes.data, picture)
+    mask = None if mask is None else mask == c
     n = len(scenes.scores)
     figure, axes = subplots(1, 1 + n, size=(6.4 + 4.8 * n, 7.4), width_ratios=[1.35, *[1] * n])
     heading = f"{class_name} ({'there' if there[c] else 'absent'})"
