@@ -25,7 +25,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end solution$", re.MULTILINE | re.DOTALL)
 CELL_TIMEOUT = 300  # seconds
-# Where the badges lead and what the setup cell clones; change it here and run `make notebooks`.
+# Where the badges lead and what the setup cell clones; `make badges REPO=owner/name` sets it.
 REPOSITORY = "OWNER/REPOSITORY"
 BADGES = "<!-- badges -->"
 PROGRESS_BAR = re.compile(r"\d+%\|")
@@ -105,9 +105,7 @@ def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def execute(notebook: nbformat.NotebookNode, **options) -> nbformat.NotebookNode:
     """Run all cells in the folder of the notebooks."""
     resources = {"metadata": {"path": str(FOLDER)}}
-    client = NotebookClient(
-        notebook, timeout=CELL_TIMEOUT, resources=resources, store_widget_state=False, **options
-    )
+    client = NotebookClient(notebook, timeout=CELL_TIMEOUT, resources=resources, **options)
     client.execute()
     return notebook
 

@@ -1,12 +1,14 @@
 """Install what the series needs and this Python lacks; what is there stays as it is.
 
-Run by the setup cell of every notebook. Nothing is upgraded or downgraded, so a kernel that runs
-already (Colab's) need not be restarted; where nothing is missing, no network is needed.
+Run by the setup cell of every notebook. What the series needs and is there is not upgraded or
+downgraded, also where a missing package asks for it, so a kernel that runs already (Colab's) need
+not be restarted; where nothing is missing, no network is needed.
 """
 
 import re
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +29,18 @@ def missing() -> list[str]:
             metadata.distribution(re.match(r"[\w.-]+", line)[0])
         except metadata.PackageNotFoundError:
             out.append(line)
+    return out
+
+
+def installed() -> list[str]:
+    """The requirements that are installed, each held to its version: ``numpy==2.0.2``."""
+    out = []
+    for line in requirements():
+        name = re.match(r"[\w.-]+", line)[0]
+        try:
+            out.append(f"{name}=={metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            pass
     return out
 
 
@@ -56,10 +70,16 @@ def main() -> None:
         return
     print(f"Installing {', '.join(lines)}", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", *lines]
-    if subprocess.run(command).returncode:
+    with tempfile.TemporaryDirectory() as folder:
+        held = Path(folder) / "installed.txt"
+        held.write_text("\n".join(installed()))
+        done = subprocess.run([*command, "--disable-pip-version-check", "-c", str(held)])
+    if done.returncode:
+        words = " ".join(f"'{word}'" if re.search("[<>]", word) else word for word in command)
         sys.exit(
             f"The packages {', '.join(lines)} are missing and could not be installed: connect to "
-            f"a network and run the cell again, or install them with: {' '.join(command)}"
+            f"a network and run the cell again, or, where pip names a conflict above, run {words} "
+            "in a terminal, which may replace what is installed, and restart the kernel."
         )
 
 

@@ -32,6 +32,19 @@ def required():
     return [Requirement(line) for lines in (PROJECT["dependencies"], *extras) for line in lines]
 
 
+def later():
+    """What only `make book` and `make test-browser` install."""
+    extras = PROJECT["optional-dependencies"]
+    return {canonicalize_name(Requirement(r).name) for e in ("book", "browser") for r in extras[e]}
+
+
+def installed(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def pinned_version(pin):
     (specifier,) = pin.specifier
     assert specifier.operator == "==", f"environment.yml must give one version of {pin.name}"
@@ -46,6 +59,8 @@ def test_environment_yml_has_the_versions_of_this_environment(pin):
     version = pinned_version(pin)
     if pin.marker and not pin.marker.evaluate():
         pytest.skip(f"Python of this version takes what {pin.name} still offers it")
+    if canonicalize_name(pin.name) in later() and not installed(pin.name):
+        pytest.skip("make book or make test-browser installs it")
     assert metadata.version(pin.name) == version, (
         f"environment.yml pins {pin.name} {version}; run the tests with `make test`, which "
         "installs it, or change the line"
@@ -114,7 +129,15 @@ def test_make_alone_lists_the_commands(copy):
         "help",
         "run",
         "test",
+        "test-min",
+        "test-latest",
+        "test-browser",
         "notebooks",
+        "book",
+        "check-book",
+        "badges",
+        "student",
+        "bench",
         "lab",
         "clean",
     ]
@@ -178,7 +201,9 @@ def test_first_good_python_makes_the_environment(copy):
     assert done.returncode == 0, done.stderr
     told = log.read_text()
     assert "found -m venv --clear .venv" in told
-    assert re.search(r"pip -m pip install .*-c \.venv/versions\.txt -e \.\[coco,lab,test\]", told)
+    assert re.search(
+        r"pip -m pip install .*-c \.venv/versions\.txt -e \.\[coco,lab,scale,test\]", told
+    )
     assert told.splitlines()[-1] == "pip -m piaa_utils run"
     assert "torch==" in (copy / ".venv/versions.txt").read_text()
     assert (copy / ".venv/ready").exists()
@@ -191,11 +216,75 @@ def test_failed_installation_is_tried_again(copy):
     assert not (copy / ".venv/ready").exists()
 
 
-def test_ci_calls_exactly_make_test():
-    script = ROOT / ".ci/run"
-    assert os.access(script, os.X_OK)
-    lines = [line for line in script.read_text().splitlines() if line and line[0] != "#"]
-    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+def run_ci(copy, *programs, make="exit 0"):
+    """Run .ci/run in a folder with a `make` that notes its calls; (its calls, what was done)."""
+    tools, log = copy / "tools", copy / "log"
+    (copy / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", copy / ".ci")
+    for name in ("dirname", "head"):
+        program(tools / name, f'exec {shutil.which(name)} "$@"')
+    for name in programs:
+        program(tools / name, "exit 1")
+    program(tools / "make", f'echo "$@" >> {log}\n{make}')
+    command = [shutil.which("bash"), ".ci/run"]
+    environment = {"PATH": str(tools)}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    return log.read_text().splitlines(), done
+
+
+def test_ci_calls_make_test_and_says_that_there_is_no_browser(copy):
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    calls, done = run_ci(copy)
+    assert done.returncode == 0 and calls == ["test"]
+    assert done.stdout.startswith("Left out: make test-browser, for there is no Chromium")
+
+
+def test_ci_calls_make_test_browser_where_there_is_one(copy):
+    calls, done = run_ci(copy, "chromium")
+    assert done.returncode == 0 and calls == ["test", ".venv/browser", "test-browser"]
+
+
+def test_ci_says_that_playwright_could_not_be_installed(copy):
+    calls, done = run_ci(copy, "chromium", make='[ "$1" != .venv/browser ]')
+    assert done.returncode == 0 and calls == ["test", ".venv/browser"]
+    assert "Left out: make test-browser, for playwright could not be installed" in done.stdout
+
+
+@pytest.mark.parametrize("failing", ["test", "test-browser"])
+def test_ci_fails_where_a_test_fails(copy, failing):
+    calls, done = run_ci(copy, "chromium", make=f'[ "$1" != {failing} ]')
+    assert done.returncode != 0 and calls[-1] == failing
+
+
+# Binder
+
+
+def test_binder_takes_the_python_and_the_versions_of_environment_yml(copy):
+    """Its postBuild, run with a `python` that notes what pip is asked for."""
+    (python,) = [e for e in CONDA["dependencies"] if str(e).startswith("python=")]
+    runtime = (ROOT / ".binder/runtime.txt").read_text().strip()
+    assert runtime == f"python-{python.removeprefix('python=')}"
+    log = copy / "log"
+    program(
+        copy / "tools/python",
+        f'if [ "$2" = pip ]; then echo "$@" >> {log}; cp versions.txt taken.txt; '
+        f"else echo features >> {log}; fi",
+    )
+    command = [shutil.which("bash"), ROOT / ".binder/postBuild"]
+    environment = {**os.environ, "PATH": f"{copy / 'tools'}:{os.environ['PATH']}"}
+    subprocess.run(command, cwd=copy, env=environment, check=True)
+    asked, then = log.read_text().splitlines()
+    assert asked.endswith(" -c versions.txt -e .") and then == "features"
+    taken = (copy / "taken.txt").read_text().splitlines()
+    assert [str(Requirement(line)) for line in taken] == list(map(str, PINS))
+    assert not (copy / "versions.txt").exists()
+
+
+def test_binder_has_all_it_looks_for_and_no_list_of_its_own():
+    """Where .binder is, repo2docker reads nothing else; a list of versions there could drift."""
+    assert {p.name for p in (ROOT / ".binder").iterdir()} == {"runtime.txt", "postBuild"}
+    assert os.access(ROOT / ".binder/postBuild", os.X_OK)
+    assert "==" not in (ROOT / ".binder/postBuild").read_text().replace(r".*==.*", "")
 
 
 # Size

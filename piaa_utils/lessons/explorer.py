@@ -10,7 +10,7 @@ from piaa_utils.plots import Figure
 
 
 def explorer(callback: Callable[..., Figure], **choices: Sequence) -> widgets.interactive:
-    """A figure with controls under it; what the controls say goes to `callback`.
+    """A figure with controls above it; what the controls say goes to `callback`.
 
     Parameters
     ----------
@@ -41,4 +41,5 @@ def explorer(callback: Callable[..., Figure], **choices: Sequence) -> widgets.in
     def show(**values: object) -> Figure:  # ipywidgets takes no functools.partial
         return callback(**values)
 
-    return widgets.interactive(show, **controls)
+    # An `interactive`, unlike `interact`, does not show what its function returns unless told to.
+    return widgets.interactive(show, {"auto_display": True}, **controls)
