@@ -6,6 +6,7 @@ place of the text; the aggregation (PAA). What was computed once is kept on disk
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import platform
@@ -366,3 +367,15 @@ def run(out: Path, cache: Path) -> dict[str, Any]:
     print(format_table(entries, gains))
     print(f"\nSaved: {', '.join(map(str, files))}")
     return result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m piaa_utils run``."""
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("results"), help="folder of the results")
+    add("--cache", type=Path, default=Path("cache"), help="folder to reuse work from")
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """``python -m piaa_utils run``: :func:`run` with the options of the command line."""
+    run(options.out, options.cache)

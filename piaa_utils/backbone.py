@@ -11,7 +11,8 @@ import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from piaa_utils.datasets import data_dir
 MINI = "mini"  # the mini-CLIP in data/mini_clip
 CLIP_VOCABULARY = 49408  # tokens of CLIP's byte-pair encoding
 BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # no weights
+PRECISIONS = ("fp32", "amp")
 
 
 class Backbone:
@@ -52,16 +54,18 @@ class Backbone:
     dim : D, channels of the joint embedding.
     quick_gelu : True where the model computes QuickGELU, False for GELU.
     device : where the model is and where features come out.
+    precision : "fp32" or "amp", how :func:`piaa_utils.encoders.encode` computes features.
     mean, std : 3 numbers each, of the colours, that ``preprocess`` normalises with.
     preprocess : PIL image -> float tensor [3, S, S]: short side to S (bicubic), centre crop,
         RGB in [0, 1], then minus mean, over standard deviation.
     tokenizer : list of strings -> tokens [n, context], or None for a vocabulary not CLIP's.
     """
 
-    def __init__(self, model: nn.Module, name: str, tokenizer=None, device=None):
+    def __init__(self, model: nn.Module, name: str, tokenizer=None, device=None, precision="fp32"):
         check_plain_vit(model.visual, name)
         self.quick_gelu = activation(model, name) is QuickGELU
         self.device = torch.device(device or best_device())
+        self.precision = check_precision(precision, self.device)
         self.model = model.to(self.device).float().eval().requires_grad_(False)
         self.name = name
         self.tokenizer = tokenizer
@@ -80,6 +84,15 @@ class Backbone:
         """The L blocks of the image tower; ``blocks[l - 1]`` computes h_l."""
         return self.model.visual.transformer.resblocks
 
+    def autocast(self, enabled: bool = True) -> AbstractContextManager:
+        """Matrix products in float16 where ``precision`` is "amp"; otherwise nothing.
+
+        ``enabled=False`` inside of it brings float32 back.
+        """
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.float16, enabled)
+
     @cached_property
     def weights_hash(self) -> str:
         """SHA-256 (hex) over the names in order and the float32 bytes of all weights."""
@@ -91,21 +104,27 @@ class Backbone:
 
     @torch.no_grad()
     def encode_text(
-        self, class_names: Sequence[str], templates: Sequence[str] = ("a photo of a {}",)
+        self,
+        class_names: Sequence[str],
+        templates: Sequence[str] = ("a photo of a {}",),
+        synonyms: Mapping[str, Sequence[str]] | None = None,
     ) -> Tensor:
         """The text embeddings t_c of classes: [C, D], unit rows.
 
-        Of several templates: the mean of their unit embeddings, brought back to unit length.
+        Of several templates and names: the mean of their unit embeddings, brought back to unit
+        length.
 
         Parameters
         ----------
         class_names : C names, none empty.
         templates : sentences with ``{}`` where the name goes.
+        synonyms : class name -> other names of the class.
 
         Raises
         ------
         ValueError
-            No names, an empty one, a template without ``{}``, or no tokenizer.
+            No names, an empty one, synonyms of a class that is not there, a template without
+            ``{}``, or no tokenizer.
         """
         if isinstance(class_names, str) or isinstance(templates, str):
             raise ValueError("Class names and templates are lists of strings, not one string.")
@@ -118,11 +137,35 @@ class Backbone:
                 f"{self.name} has another vocabulary than CLIP's; set backbone.tokenizer to a "
                 "function from a list of strings to a tensor of tokens."
             )
-        prompts = [t.replace("{}", name) for name in class_names for t in templates]
-        tokens = self.tokenizer(prompts).to(self.device)
+        names = all_names(class_names, synonyms or {})
+        prompts = [[t.replace("{}", n) for n in each for t in templates] for each in names]
+        tokens = self.tokenizer(sum(prompts, [])).to(self.device)
         text = torch.cat([self.model.encode_text(part) for part in tokens.split(256)])
-        text = F.normalize(text, dim=-1).unflatten(0, (len(class_names), -1)).mean(1)
-        return F.normalize(text, dim=-1)
+        parts = F.normalize(text, dim=-1).split([len(each) for each in prompts])
+        return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
+
+
+def all_names(class_names: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Each class's name followed by its synonyms.
+
+    Raises
+    ------
+    ValueError
+        Synonyms that are no lists of names, or belong to no class.
+
+    Examples
+    --------
+    >>> all_names(["cat", "sofa"], {"sofa": ["couch"]})
+    [['cat'], ['sofa', 'couch']]
+    """
+    for name, others in synonyms.items():
+        if name not in class_names:
+            raise ValueError(f"There are synonyms for {name!r}, which is no class: add the class.")
+        if isinstance(others, str) or not all(isinstance(n, str) and n.strip() for n in others):
+            raise ValueError(
+                f"The synonyms of {name!r} must be a list of non-empty names, not {others!r}."
+            )
+    return [[name, *synonyms.get(name, ())] for name in class_names]
 
 
 def load_backbone(
@@ -130,6 +173,7 @@ def load_backbone(
     pretrained: str | Path | None = None,
     device: str | torch.device | None = None,
     image_size: int | None = None,
+    precision: str = "fp32",
 ) -> Backbone:
     """Load a CLIP with a plain-ViT image tower.
 
@@ -144,12 +188,19 @@ def load_backbone(
     device : None takes CUDA or MPS where there is one, else the CPU.
     image_size : None keeps the tower's own; another multiple of the patch size interpolates
         the position embeddings (bicubic).
+    precision : "fp32" computes features in float32. "amp" takes PyTorch's automatic mixed
+        precision (float16), meant for GPUs: on a CPU it is far slower. Text features, and the
+        comparisons of patches in scclip, stay float32, and all features come out as float32.
+        On the mini world's `val`, on a CPU, the mAP of [CLS], sclip, itaclip and scclip moved by
+        0.013 points at most, vanilla's by 0.04, clearclip's by 0.13; with bfloat16 it was up to
+        0.15 points.
 
     Raises
     ------
     ValueError
         An unknown name; a tower that is no plain ViT; no weights, weights of another architecture
-        or trained with the other activation; an unreadable file.
+        or trained with the other activation; an unreadable file; an unknown precision, or one that
+        the device does not have.
     FileNotFoundError
         Neither a tag nor a checkpoint file of that name, or no embedded mini-CLIP.
     ConnectionError
@@ -185,7 +236,7 @@ def load_backbone(
     if image_size not in (None, clip.visual.image_size[0]):
         resize_positions(clip.visual, image_size)
         name = f"{name}@{image_size}"
-    return Backbone(clip, name, tokenizer(clip, model), device)
+    return Backbone(clip, name, tokenizer(clip, model), device, precision)
 
 
 def mini_clip() -> nn.Module:
@@ -365,6 +416,18 @@ def activation(model: nn.Module, name: str) -> type[nn.Module]:
         names = " and ".join(sorted(kind.__name__ for kind in found))
         raise ValueError(f"{name} computes {names}; CLIP needs QuickGELU or GELU throughout.")
     return found.pop()
+
+
+def check_precision(precision: str, device: torch.device) -> str:
+    """The precision, if there is one of that name and the device has it."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}.")
+    if precision == "amp" and not torch.amp.is_autocast_available(device.type):
+        raise ValueError(
+            f"PyTorch {torch.__version__} has no mixed precision on the device {device}: use "
+            "precision='fp32'."
+        )
+    return precision
 
 
 def best_device() -> str:

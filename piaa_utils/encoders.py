@@ -49,14 +49,14 @@ def encode(
 
     Parameters
     ----------
-    backbone : from :func:`piaa_utils.backbone.load_backbone`.
+    backbone : from :func:`piaa_utils.backbone.load_backbone`, whose ``precision`` counts here.
     images : float [B, 3, S, S] on any device, as ``backbone.preprocess`` makes them.
     encoders : names out of ``ENCODERS``; however many, the trunk runs once.
     normalize : rows of unit length, as the method wants them; False leaves them as they are.
 
     Returns
     -------
-    {"cls": [B, D], name: [B, N, D] for each name}, patches row by row of the grid.
+    {"cls": [B, D], name: [B, N, D] for each name}, float32, patches row by row of the grid.
 
     Raises
     ------
@@ -79,9 +79,11 @@ def encode(
         if name not in HEADS:
             raise ValueError(f"There is no encoder {name!r}; there are {', '.join(ENCODERS)}.")
     with torch.no_grad():  # not inference mode: its tensors could not be trained on later
-        trunk = run_trunk(backbone, images, encoders)
-        features = {"cls": cls_head(backbone, trunk)}
-        features |= {name: HEADS[name](backbone, trunk) for name in encoders}
+        with backbone.autocast():
+            trunk = run_trunk(backbone, images, encoders)
+            features = {"cls": cls_head(backbone, trunk)}
+            features |= {name: HEADS[name](backbone, trunk) for name in encoders}
+        features = {name: x.float() for name, x in features.items()}
         if normalize:
             features = {name: F.normalize(x, dim=-1) for name, x in features.items()}
     return features
@@ -258,20 +260,23 @@ def scclip(backbone: Backbone, trunk: Trunk) -> Tensor:
     hidden = {layer: trunk.hidden[tap(layer, backbone.depth)] for layer in SCCLIP_MULTI}
     # 1. What enters the last block: patches P and [CLS].
     block, cls, patches = last(backbone, trunk)
-    # 2. Outliers among P, by their local outlier factor.
-    outliers = lof_outliers(patches)
-    # 3. fill(.): outliers become the mean of their neighbours on the grid, in P and in h_9.
-    mid, patches = fill(hidden[SCCLIP_MID][:, 1:], outliers), fill(patches, outliers)
-    # 4. M = cosine similarity of the filled h_9; M_beta = its entries from beta on, rows to sum 1.
-    similarity = cosine_similarity(mid)
-    # 5. x = M_beta P
-    x = thresholded_affinity(similarity) @ patches
-    # 6. G = 3 (M - mean M), negative entries to -inf; attn(z) = out((softmax(G) + S(k_z)) v_z / 2)
-    softmax_g = similarity_attention(similarity)
+    with backbone.autocast(enabled=False):  # rounding must not decide who belongs to whom
+        # 2. Outliers among P, by their local outlier factor.
+        outliers = lof_outliers(patches)
+        # 3. fill(.): outliers become the mean of their neighbours on the grid, in P and in h_9.
+        mid, patches = fill(hidden[SCCLIP_MID][:, 1:], outliers), fill(patches, outliers)
+        # 4. M = cosine similarity of the filled h_9; M_beta = its entries from beta on, rows to
+        # sum 1. Further down, R_beta likewise of h_4, unfilled.
+        similarity = cosine_similarity(mid)
+        affinity = thresholded_affinity(cosine_similarity(hidden[SCCLIP_POST][:, 1:]))
+        # 5. x = M_beta P
+        x = thresholded_affinity(similarity) @ patches
+        # 6. G = 3 (M - mean M), negative entries to -inf;
+        # attn(z) = out((softmax(G) + S(k_z)) v_z / 2)
+        softmax_g = similarity_attention(similarity)
     # 7. y = attn(x) + 0.3 cls: no residual, no MLP.
     y = calibrated_attention(block, x, softmax_g) + CLS_SHARE * cls
-    # 8. R_beta likewise of h_4, unfilled: y <- R_beta y
-    affinity = thresholded_affinity(cosine_similarity(hidden[SCCLIP_POST][:, 1:]))
+    # 8. y <- R_beta y
     y = affinity @ y
     # 9. z = h_4 + ... + h_10: y <- y + R_beta (attn(z) + 0.3 CLS of z)
     z = sum(hidden.values())

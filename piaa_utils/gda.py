@@ -101,7 +101,7 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
             On NaN or infinite features, weights, priors or labels that do not fit, or a covariance
             that cannot be inverted (``shrinkage`` None or 0 and too few rows).
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         weights = _check_weights(sample_weight, len(X))
         if not weights.all():
@@ -110,10 +110,18 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         self.classes_, labels, means = self._classes(X, y)
         priors = self._log_priors(len(self.classes_))
 
+        n, total, scatter = 0.0, 0.0, 0.0  # of the rows minus their class mean
         for c in np.unique(labels):
-            w = weights[labels == c]
-            means[c] = w @ X[labels == c] / w.sum()
-        n, scatter = _scatter(X - means[labels], weights if self.weigh_covariance else None)
+            of_class = labels == c
+            rows, w = X[of_class].astype(np.float64), weights[of_class]
+            means[c] = w @ rows / w.sum()
+            rows -= means[c]
+            if not self.weigh_covariance:
+                w = np.ones(len(rows))
+            n, total = n + w.sum(), total + w @ rows
+            rows *= np.sqrt(w)[:, None]
+            scatter = scatter + rows.T @ rows
+        scatter -= np.outer(total, total) / n  # about their own mean: (n - 1) Sigma
         factor = cho_factor(self._inverse_precision(n, scatter, np.abs(X).max()))
 
         self.means_ = means
@@ -218,16 +226,6 @@ def _check_weights(sample_weight: ArrayLike | None, n: int) -> np.ndarray:
             "sample_weight must be finite, 0 or more, and not all zero: some weights are not."
         )
     return weights
-
-
-def _scatter(rows: np.ndarray, weights: np.ndarray | None) -> tuple[float, np.ndarray]:
-    """How many rows there are, and the [D, D] scatter about their own mean, (n - 1) Sigma."""
-    if weights is None:
-        rows -= rows.mean(axis=0)
-        return len(rows), rows.T @ rows
-    rows -= weights @ rows / weights.sum()
-    rows *= np.sqrt(weights)[:, None]
-    return weights.sum(), rows.T @ rows
 
 
 def _invertible(matrix: np.ndarray) -> bool:

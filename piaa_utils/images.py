@@ -261,17 +261,36 @@ class ImageBatches:
         return image_name(self.images[index], index)
 
     def _report(self) -> None:
-        if not self.skipped:
-            return
-        first = self.skipped[0][2]
-        if len(self.skipped) == len(self.images):
-            raise UnreadableImage(f"None of the {len(self.images)} images can be read. {first}")
-        names = [name for _, name, _ in self.skipped]
-        warnings.warn(
-            f"{len(self.skipped)} of {len(self.images)} images cannot be read and were left out: "
-            f"{some(names)}. The first: {first}",
-            stacklevel=3,
-        )
+        report_skipped(self.skipped, len(self.images), stacklevel=4)
+
+
+def report_skipped(
+    skipped: Sequence[tuple[int, str, str]], total: int, stacklevel: int = 3
+) -> None:
+    """Name the images that could not be read in one warning; fail if not one of them could be.
+
+    Parameters
+    ----------
+    skipped : (index, name, reason) of each.
+    total : of how many images.
+    stacklevel : as for ``warnings.warn``, counted from here.
+
+    Raises
+    ------
+    UnreadableImage
+        If all are skipped.
+    """
+    if not skipped:
+        return
+    first = skipped[0][2]
+    if len(skipped) == total:
+        raise UnreadableImage(f"None of the {total} images can be read. {first}")
+    names = [name for _, name, _ in skipped]
+    warnings.warn(
+        f"{len(skipped)} of {total} images cannot be read and were left out: "
+        f"{some(names)}. The first: {first}",
+        stacklevel=stacklevel,
+    )
 
 
 def batches(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from piaa_utils.aggregation import paa, spatial_softmax
-from piaa_utils.backbone import MINI, Backbone, load_backbone
+from piaa_utils.backbone import MINI, Backbone, all_names, load_backbone
 from piaa_utils.constants import (
     BANK_SIZE,
     CLS_WEIGHT,
@@ -35,7 +35,7 @@ from piaa_utils.messages import some
 from piaa_utils.purification import PER_IMAGE, learn_classifier
 from piaa_utils.selection import PatchBank
 
-FORMAT = 1  # of saved classifiers
+FORMAT = 2  # of saved classifiers; 1 had neither synonyms nor background
 
 
 class PIAA(BaseEstimator):
@@ -43,7 +43,7 @@ class PIAA(BaseEstimator):
 
     Parameters
     ----------
-    class_names : C >= 2 different names; they go into the templates.
+    class_names : C different names; they go into the templates. With the background's, two or more.
     backbone : "mini", an open_clip architecture, an open_clip model, or a ``Backbone`` that
         :func:`piaa_utils.backbone.load_backbone` made.
     pretrained : weights of the backbone, as for ``load_backbone``.
@@ -63,13 +63,17 @@ class PIAA(BaseEstimator):
     batch_size : images encoded at once; changes speed and memory, never a result.
     device : None takes a GPU where there is one.
     progress : whether work longer than two seconds shows a bar.
+    synonyms : class name -> other names of the class, ``{"sofa": ["couch", "settee"]}``. The text
+        feature is the mean over all names and templates, brought back to unit length.
+    background : B names of what else the images show, such as "grass". They are classes in every
+        softmax and in the learning, and are left out of scores and heat maps.
 
     Attributes
     ----------
     backbone_ : the ``Backbone``.
     classes_ : the class names, in the order of all scores; encoder_ : the encoder learned with.
-    text_ : [C, D] unit text features.
-    coef_ : [C, D] and intercept_ : [C], the visual classifier (W transposed, and b).
+    text_ : [C + B, D] unit text features, those of the background last, as in all that follows.
+    coef_ : [C + B, D] and intercept_ : [C + B], the visual classifier (W transposed, and b).
     report_ : what each stage kept for each class, see ``learn_classifier``.
     skipped_ : (index, name, reason) of the images that the last call could not read.
 
@@ -99,6 +103,8 @@ class PIAA(BaseEstimator):
         batch_size: int = 32,
         device: str | None = None,
         progress: bool = True,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
+        background: Sequence[str] = (),
     ):
         self.class_names = class_names
         self.backbone = backbone
@@ -115,6 +121,8 @@ class PIAA(BaseEstimator):
         self.batch_size = batch_size
         self.device = device
         self.progress = progress
+        self.synonyms = synonyms
+        self.background = background
 
     def fit(self, images: object, y: object = None) -> PIAA:
         """Learn the visual classifier from images without labels (PVCL, Stages I to III).
@@ -142,7 +150,7 @@ class PIAA(BaseEstimator):
         """
         self._prepare()
         per_image = PER_IMAGE if self.purify == "spread" else None
-        bank = PatchBank(len(self.class_names), self.n_select, per_image=per_image)
+        bank = PatchBank(len(self.text_), self.n_select, per_image=per_image)
         read = self.selector or self.encoder
         for indices, features in self._encoded(images, "selecting patches", read):
             ids = [first_id + i for i in indices]
@@ -153,15 +161,20 @@ class PIAA(BaseEstimator):
         """Learn the visual classifier from a bank of patches (PVCL, Stages I to III)."""
         self._prepare()
         W, b, self.report_ = learn_classifier(
-            bank, self.text_, self.purify, self.purify_temperature, class_names=self.class_names
+            bank,
+            self.text_,
+            self.purify,
+            self.purify_temperature,
+            class_names=[*self.class_names, *self.background],
         )
         self.coef_, self.intercept_ = W.T.contiguous(), b
-        self.classes_, self.encoder_ = tuple(self.class_names), self.encoder
+        self._remember()
         return self
 
     def predict_proba(self, images: object) -> np.ndarray:
         """Scores of images: float32 [n, C], from 0 to 1, the classes of an image sum to 1 (PAA).
 
+        With background classes, whose scores are left out, they sum to less.
         They rank images for each class, and classes for each image. A row of an unreadable image
         is NaN, and the image is named in a warning and listed in ``skipped_``.
         """
@@ -176,9 +189,9 @@ class PIAA(BaseEstimator):
         return out
 
     def score_features(self, patches: Tensor, cls: Tensor) -> Tensor:
-        """PAA on features: unit patches [B, N, D] and unit [CLS] [B, D] to scores [B, C]."""
+        """PAA on features: unit patches [n, N, D] and unit [CLS] [n, D] to scores [n, C]."""
         logits = self.decision_function(patches)
-        return paa(
+        scores = paa(
             logits,
             cls,
             self.text_,
@@ -187,9 +200,10 @@ class PIAA(BaseEstimator):
             EVIDENCE_TEMPERATURE,
             self.cls_weight,
         )
+        return scores[:, : len(self.class_names)]
 
     def decision_function(self, patches: Tensor) -> Tensor:
-        """x.W + b of unit patches: [..., D] to [..., C]."""
+        """x.W + b of unit patches: [..., D] to [..., C + B]."""
         self._check_fitted()
         return patches @ self.coef_.T + self.intercept_
 
@@ -205,7 +219,7 @@ class PIAA(BaseEstimator):
         pixels = self.backbone_.preprocess(open_image(image))[None]
         patches = encode(self.backbone_, pixels, self.encoder)[self.encoder][0]
         g = spatial_softmax(self.decision_function(patches), EVIDENCE_TEMPERATURE)
-        return g.T.unflatten(1, (self.backbone_.grid, -1)).cpu()
+        return g[:, : len(self.class_names)].T.unflatten(1, (self.backbone_.grid, -1)).cpu()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the classifier to one safetensors file, its settings in there as JSON.
@@ -220,7 +234,7 @@ class PIAA(BaseEstimator):
         """
         self._check_fitted()
         settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SAVED}
-        settings |= {k: list(settings[k]) for k in ("class_names", "templates")}
+        settings = {k: _listed(v) for k, v in settings.items()}
         about = {
             "format": FORMAT,
             "settings": settings,
@@ -249,22 +263,31 @@ class PIAA(BaseEstimator):
         class_names : the classes you expect; None takes those of the file.
         backbone, pretrained : None loads the backbone that the file names; one that was made from
             a model object or a file must be given again.
-        settings : of batch_size, device, progress.
+        settings : batch_size, device and progress; and those that you expect the file to have,
+            such as templates, synonyms and background.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is no saved classifier, or is one for other classes or another backbone.
+            If the file is no saved classifier, or is one for other classes, with other settings
+            than expected, or of another backbone.
         """
         about, tensors = _read(path)
-        saved = about["settings"]
+        saved = {"synonyms": None, "background": []} | about["settings"]
         if class_names is not None and list(class_names) != saved["class_names"]:
             raise ValueError(
                 f"{path} was learned for other classes ({some(saved['class_names'])}; here "
                 f"{some(class_names)}): fit one for these, or load it without class_names."
             )
+        for key in settings.keys() & saved.keys():
+            expected = _listed(settings.pop(key))
+            if (expected or None) != (saved[key] or None):
+                raise ValueError(
+                    f"{path} was learned with {key}={saved[key]!r}, not {expected!r}: fit one with "
+                    f"these, or load it without {key}."
+                )
         name = about["backbone"]["name"]
         if backbone is None:
             backbone, _, tag = name.partition("/")
@@ -288,22 +311,36 @@ class PIAA(BaseEstimator):
             tensors[name].to(device) for name in ("text", "coef", "intercept")
         )
         piaa.report_, piaa.skipped_ = about["report"], []
-        piaa.classes_, piaa.encoder_ = tuple(saved["class_names"]), saved["encoder"]
+        piaa._remember()
         return piaa
 
     def _prepare(self) -> None:
         """Load the backbone and the text features, once for the same settings."""
-        if len(check_class_names(self.class_names)) < 2:
+        check_class_names(self.class_names)
+        if isinstance(self.background, str):
+            raise ValueError(f"background must be a list of names, not {self.background!r}.")
+        names, synonyms = [*self.class_names, *self.background], self.synonyms or {}
+        check_class_names(sum(all_names(names, synonyms), []))
+        if len(names) < 2:
             raise ValueError(
-                f"PIAA compares classes and needs two or more, not {list(self.class_names)}: add "
-                f"what else the images may show, such as 'background'."
+                f"PIAA compares classes and needs two or more, not {names}: add what else the "
+                f"images may show to the classes, or as background=['grass', 'sky']."
             )
-        texts = tuple(self.class_names), tuple(self.templates)
-        key = (self.backbone, self.pretrained, self.device, *texts)
+        key = (self.backbone, self.pretrained, self.device, *self._words())
         if getattr(self, "_prepared", None) != key:
             self.backbone_ = self._load_backbone()
-            self.text_ = self.backbone_.encode_text(self.class_names, self.templates)
+            self.text_ = self.backbone_.encode_text(names, self.templates, synonyms)
             self._prepared = key
+
+    def _words(self) -> tuple:
+        """All that the text features depend on, as something that can be compared."""
+        synonyms = tuple((name, tuple(others)) for name, others in (self.synonyms or {}).items())
+        return tuple(self.class_names), tuple(self.background), tuple(self.templates), synonyms
+
+    def _remember(self) -> None:
+        """Note what the classifier was learned for."""
+        self.classes_, self.encoder_ = tuple(self.class_names), self.encoder
+        self._learned = self._words()
 
     def _load_backbone(self) -> Backbone:
         if isinstance(self.backbone, Backbone):
@@ -329,10 +366,11 @@ class PIAA(BaseEstimator):
             raise NotFittedError(
                 "This PIAA has no classifier: call fit(images) or PIAA.load(path)."
             )
-        if (tuple(self.class_names), self.encoder) != (self.classes_, self.encoder_):
+        words = self._words()
+        if (self.encoder, *words) != (self.encoder_, *getattr(self, "_learned", words)):
             raise ValueError(
-                "The class names or the encoder were changed after the classifier was learned: "
-                "call fit again."
+                "The class names, their synonyms, the background, the templates or the encoder "
+                "were changed after the classifier was learned: call fit again."
             )
 
 
@@ -351,6 +389,13 @@ def identity(backbone: Backbone) -> dict[str, Any]:
     }
 
 
+def _listed(value: Any) -> Any:
+    """Tuples as lists, also in a mapping: as JSON gives them back."""
+    if isinstance(value, Mapping):
+        return {key: list(each) for key, each in value.items()}
+    return list(value) if isinstance(value, list | tuple) else value
+
+
 def _plain(value: Any) -> Any:
     """A NumPy number as JSON knows it."""
     return value.item()
@@ -362,7 +407,7 @@ def _read(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["piaa"])
-            if about["format"] != FORMAT:
+            if about["format"] not in (1, FORMAT):
                 raise ValueError(f"it has format {about['format']}, not {FORMAT}")
             return about, {name: file.get_tensor(name) for name in ("text", "coef", "intercept")}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

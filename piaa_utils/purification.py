@@ -141,7 +141,8 @@ def learn_classifier(
     """
     if len(bank) == 0:
         raise ValueError("The bank is empty: show it images with bank.update before learning.")
-    n_classes, width = bank.n_classes, bank.features.shape[1]
+    features, labels = bank.features, bank.labels
+    n_classes, width = bank.n_classes, features.shape[1]
     if text.shape != (n_classes, width):
         raise ValueError(
             f"text must be [C, D] = [{n_classes}, {width}] to fit the bank: "
@@ -159,7 +160,6 @@ def learn_classifier(
             f"with per_image={bank.per_image}."
         )
 
-    features, labels = bank.features, bank.labels
     weights = bank.probs.gather(1, labels[:, None]).squeeze(1)
     pairs = torch.unique(torch.stack([labels, bank.image_id]), dim=1)
     report: dict[str, Any] = {

@@ -61,6 +61,9 @@ def entropy(p: Tensor) -> Tensor:
     return torch.special.entr(p).sum(dim=-1)
 
 
+COLUMNS = ("labels", "entropy", "image_id", "patch_index", "features", "probs")  # of a bank
+
+
 class PatchBank:
     """The K lowest-entropy patches of each class, while images stream by (PIAA, PVCL Stage I).
 
@@ -246,6 +249,34 @@ class PatchBank:
             merged._absorb(bank._keys(), bank.features, bank.probs)
         return merged
 
+    def state(self) -> dict[str, Tensor]:
+        """All rows on the CPU, by the names of the attributes: what ``restore`` takes."""
+        return {name: getattr(self, name).cpu().contiguous() for name in COLUMNS}
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor], device: torch.device | str = "cpu") -> PatchBank:
+        """Fill an empty bank with the rows of another of the same settings, to go on from there.
+
+        Raises
+        ------
+        ValueError
+            If the bank is not empty.
+
+        Examples
+        --------
+        >>> bank = PatchBank(2, k=1)
+        >>> bank.update(torch.tensor([[[0.8, 0.6]]]), torch.eye(2), [3])
+        >>> PatchBank(2, k=1).restore(bank.state()).image_id.tolist()
+        [3]
+        """
+        if len(self):
+            raise ValueError("Only an empty bank can be filled from saved rows: make a new one.")
+        if len(state["labels"]):
+            *keys, features, probs = (state[name].to(device) for name in COLUMNS)
+            self._absorb(tuple(keys), features, probs)
+        return self
+
     def _keys(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.labels, self.entropy, self.image_id, self.patch_index
 
@@ -269,8 +300,9 @@ class PatchBank:
         slot[old] = self._slot[keep[old]]
         slot[~old] = free.nonzero().squeeze(1)
         self._slot = slot
-        self._features = _put(self._features, slot[~old], features[keep[~old] - n], len(keep))
-        self._probs = _put(self._probs, slot[~old], probs[keep[~old] - n], len(keep))
+        most, new = self.n_classes * self.k, keep[~old] - n
+        self._features = _put(self._features, slot[~old], features[new], len(keep), most)
+        self._probs = _put(self._probs, slot[~old], probs[new], len(keep), most)
 
     def _limits(self) -> Tensor:
         """[C] the entropy above which nothing can enter a class: infinite while it has room."""
@@ -334,10 +366,15 @@ def _check_unit(patches: Tensor, ids: Tensor) -> None:
         )
 
 
-def _put(column: Tensor, slots: Tensor, rows: Tensor, length: int) -> Tensor:
-    """The column with rows written to the slots, made longer first where it is too short."""
+def _put(column: Tensor, slots: Tensor, rows: Tensor, length: int, most: int) -> Tensor:
+    """The column with rows written to the slots, made longer first where it is too short.
+
+    It then doubles, up to `most`, so that a bank that fills up is copied a few times only.
+    """
     if len(column) < length:
-        column = torch.cat([column, column.new_empty(length - len(column), column.shape[1])])
+        longer = column.new_empty(min(most, max(length, 2 * len(column))), column.shape[1])
+        longer[: len(column)] = column
+        column = longer
     column[slots] = rows
     return column
 

@@ -22,6 +22,8 @@ from piaa_utils.purification import learn_classifier
 from piaa_utils.selection import PatchBank
 
 NAMES = ["cat", "dog", "person", "chair"]
+# Few pictures do not show every class, and the estimator says so.
+pytestmark = pytest.mark.filterwarnings("default:Stage I selected no patch")
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +206,105 @@ def test_a_class_that_no_patch_is_taken_for_falls_back_on_its_text(backbone, pat
     missing = piaa.report_["text_fallback"]
     assert missing == [c for c, n in enumerate(piaa.report_["selected"]) if n == 0] != []
     assert np.isfinite(piaa.predict_proba(paths[:2])).all()
+
+
+# Synonyms, templates, background
+
+
+def test_the_text_of_a_class_is_the_mean_over_names_and_templates(backbone):
+    templates = ["a photo of a {}", "a drawing of a {}"]
+    text = backbone.encode_text(["cat", "sofa"], templates, {"sofa": ["couch", "settee"]})
+    units = [
+        backbone.encode_text([n], [t])[0] for n in ("sofa", "couch", "settee") for t in templates
+    ]
+    expected = torch.nn.functional.normalize(torch.stack(units).mean(0), dim=-1)
+    torch.testing.assert_close(text[1], expected)
+    torch.testing.assert_close(text[0], backbone.encode_text(["cat"], templates)[0])
+
+
+def test_background_classes_compete_and_are_left_out(backbone, paths):
+    settings = {"backbone": backbone, "n_select": 20}
+    plain = PIAA([*NAMES, "tree", "sun"], **settings).fit(paths)
+    piaa = PIAA(NAMES, background=["tree", "sun"], **settings).fit(paths)
+    expected = plain.predict_proba(paths)[:, : len(NAMES)]
+    scores = piaa.predict_proba(paths)
+    assert scores.shape == (len(paths), len(NAMES))
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert (scores.sum(1) < 0.999).all(), "the background has a share"
+    torch.testing.assert_close(piaa.patch_scores(paths[0]), plain.patch_scores(paths[0])[:4])
+
+
+def test_one_class_and_a_background_are_enough(backbone, paths):
+    piaa = PIAA(["cat"], backbone, n_select=20, background=["dog"], synonyms={"cat": ["kitten"]})
+    assert piaa.fit(paths).predict_proba(paths).shape == (len(paths), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"background": ["cat"]}, "'cat' twice"),
+        ({"background": "tree"}, "background must be a list"),
+        ({"background": [" "]}, "non-empty"),
+        ({"synonyms": {"sofa": ["couch"]}}, "'sofa', which is no class"),
+        ({"synonyms": {"cat": "kitten"}}, "must be a list"),
+        ({"synonyms": {"cat": [""]}}, "non-empty"),
+        ({"synonyms": {"cat": ["dog"]}}, "'dog' twice"),
+        ({"templates": ["a photo"]}, "needs {}"),
+    ],
+)
+def test_bad_words_are_refused(settings, message, backbone, paths):
+    with pytest.raises(ValueError, match=message):
+        PIAA(NAMES, backbone=backbone, **settings).fit(paths)
+
+
+def test_words_changed_after_fit_are_refused(backbone, paths):
+    piaa = PIAA(NAMES, backbone, n_select=20, purify=None).fit(paths)
+    for change in ({"background": ["sky"]}, {"synonyms": {"cat": ["cow"]}}, {"templates": ["{}"]}):
+        with pytest.raises(ValueError, match="changed after the classifier was learned"):
+            clone_of(piaa).set_params(**change).predict_proba(paths[:1])
+
+
+WORDS = {"background": ("tree",), "synonyms": {"cat": ("kitten",)}, "templates": ("{}", "my {}")}
+
+
+def test_a_saved_classifier_keeps_its_words_and_refuses_others(backbone, paths, tmp_path):
+    piaa = PIAA(NAMES, backbone, n_select=20, purify=None, **WORDS).fit(paths)
+    piaa.save(tmp_path / "c.safetensors")
+    scores = piaa.predict_proba(paths[:3])
+    for expected in ({}, WORDS):
+        again = PIAA.load(tmp_path / "c.safetensors", backbone=backbone, **expected)
+        np.testing.assert_allclose(again.predict_proba(paths[:3]), scores, atol=1e-5)
+    assert again.background == ["tree"] and again.synonyms == {"cat": ["kitten"]}
+    for other in (
+        {"background": []},
+        {"background": ["sky"]},
+        {"synonyms": None},
+        {"synonyms": {"cat": ["puss"]}},
+        {"templates": ["{}"]},
+        {"encoder": "sclip"},
+    ):
+        with pytest.raises(ValueError, match=f"learned with {next(iter(other))}="):
+            PIAA.load(tmp_path / "c.safetensors", backbone=backbone, **other)
+
+
+def test_a_file_from_before_there_were_synonyms_is_read(fitted, paths, tmp_path, backbone):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    fitted.save(tmp_path / "new.safetensors")
+    with safe_open(tmp_path / "new.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["piaa"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    about["format"] = 1
+    del about["settings"]["synonyms"], about["settings"]["background"]
+    save_file(tensors, tmp_path / "old.safetensors", {"piaa": json.dumps(about)})
+    old = PIAA.load(tmp_path / "old.safetensors", backbone=backbone, synonyms={}, background=())
+    scores = fitted.predict_proba(paths[:2])
+    np.testing.assert_allclose(old.predict_proba(paths[:2]), scores, atol=1e-5)
+    about["format"] = 3
+    save_file(tensors, tmp_path / "next.safetensors", {"piaa": json.dumps(about)})
+    with pytest.raises(ValueError, match="format 3, not 2"):
+        PIAA.load(tmp_path / "next.safetensors", backbone=backbone)
 
 
 # Saving and loading

@@ -1,0 +1,131 @@
+"""The contact sheet: one file, nothing from outside, in order, and true to the classifier."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from piaa_utils.contact_sheet import MAPS, SIDE, contact_sheet, heat_picture
+from piaa_utils.predict import Tagged, choose_tags, uncertainty
+
+CLASSES = ("cat", 'dog <b> & "pup"', "sofa", "tree")
+
+
+class Fitted:
+    """As much of a classifier as a sheet needs: class c is seen in the corner c."""
+
+    def patch_scores(self, image):
+        maps = torch.zeros(4, 14, 14)
+        for c, (row, column) in enumerate([(0, 0), (0, 13), (13, 0), (13, 13)]):
+            maps[c, row, column] = 1
+        return maps
+
+
+class Page(HTMLParser):
+    """The tags of a page in order, with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def found():
+    images = [Image.new("RGB", (60, 40), colour) for colour in ("red", "black", "white")]
+    scores = np.array([[0.5, 0.3, 0.1, 0.1], [np.nan] * 4, [0.2, 0.2, 0.3, 0.3]])
+    tags = choose_tags(scores, CLASSES)
+    names = ["<i>a</i>.jpg", "b.jpg", "c.jpg"]
+    return Tagged(images, names, CLASSES, scores, tags, uncertainty(scores), {1: "b.jpg: <cut>"})
+
+
+def test_the_page_is_whole_and_loads_nothing(found):
+    text = contact_sheet(Fitted(), found, title="Mine & yours")
+    page = Page(text)
+    assert page.open == [], "every element is closed"
+    assert not {"script", "link", "iframe", "i", "b"} & {tag for tag, _ in page.tags}
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) == 2 * (1 + MAPS)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert not re.search(r"https?:|url\(|@import", text)
+    assert "default-src 'none'" in text
+    assert ("html", {"lang": "en"}) in page.tags and "Mine & yours" in page.text
+    for source in sources:
+        picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+        assert picture.size == (SIDE, SIDE)
+
+
+def test_headings_are_in_order_and_every_picture_has_alt_text(found):
+    page = Page(contact_sheet(Fitted(), found, first=[2]))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels == [1, 2, 3, 2, 3, 3]
+    alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert alts[0] == "The picture c.jpg"
+    assert alts[1:4] == [  # the best class first
+        "Heat map of sofa, darkest at the bottom left",
+        "Heat map of tree, darkest at the bottom right",
+        "Heat map of cat, darkest at the top left",
+    ]
+    assert page.text.index("Look at these first") < page.text.index("c.jpg")
+    assert page.text.index("c.jpg") < page.text.index("The others") < page.text.index("a</i>.jpg")
+
+
+def test_what_users_typed_is_text_not_markup(found):
+    text = contact_sheet(Fitted(), found)
+    assert "<i>a" not in text and "dog <b>" not in text and "<cut>" not in text
+    assert "<i>a</i>.jpg" in Page(text).text and 'dog <b> & "pup"' in Page(text).text
+
+
+def test_tags_scores_and_unreadable_pictures_are_said(found):
+    text = contact_sheet(Fitted(), found)
+    assert "<strong>cat 0.50</strong>" in text and "<figcaption>sofa 0.10<" in text
+    assert "Could not be read. b.jpg" in text and "1 of 3 could not be read" in text
+
+
+def test_a_long_sheet_says_what_it_leaves_out(found):
+    text = contact_sheet(Fitted(), found, first=[1, 0], limit=1)
+    assert "1 of 3 pictures are shown" in text and text.count("<article>") == 1
+    assert "The others" not in text and "<img" not in text
+    assert "pictures are shown" not in contact_sheet(Fitted(), found)
+
+
+def test_heat_is_dark_where_the_score_is_high_and_shaded_by_the_picture():
+    scores = np.zeros((14, 14))
+    scores[0, 0] = 1
+    white = np.asarray(heat_picture(Image.new("L", (30, 30), 255), scores), dtype=int)
+    black = np.asarray(heat_picture(Image.new("L", (30, 30), 0), scores), dtype=int)
+    assert white.shape == (SIDE, SIDE, 3)
+    assert white[3, 3].sum() < white[-3, -3].sum()
+    assert (black < white).any(-1).all()
+    flat = np.asarray(heat_picture(Image.new("L", (30, 30)), np.ones((14, 14))))
+    assert np.ptp(flat, axis=(0, 1)).max() == 0
+
+
+def test_text_is_dark_enough_on_its_ground():
+    """WCAG's 4.5 to 1 for text, 3 to 1 for lines."""
+    text = contact_sheet.__globals__["_STYLE"]
+    (ink,) = re.findall(r"[^-]color: (#\w+)", text)
+    (line,) = re.findall(r"solid (#\w+)", text)
+
+    def luminance(colour):
+        x = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        x = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+        return x @ [0.2126, 0.7152, 0.0722]
+
+    assert 1.05 / (luminance(ink) + 0.05) > 4.5 and 1.05 / (luminance(line) + 0.05) > 3

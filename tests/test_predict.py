@@ -1,0 +1,364 @@
+"""Tags for one's own images: what is typed, what is written, what needs a look, the command."""
+
+import csv
+import io
+import json
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from piaa_utils import predict
+from piaa_utils.__main__ import main
+from piaa_utils.backbone import load_backbone
+from piaa_utils.datasets import mini_scenes
+from piaa_utils.images import UnreadableImage
+from piaa_utils.pipeline import PIAA
+from piaa_utils.predict import (
+    Tagged,
+    choose_tags,
+    find_images,
+    needs_a_look,
+    photo_notice,
+    read_classes,
+    save_tags,
+    tag_images,
+    uncertainty,
+)
+
+NAMES = ["cat", "dog", "person"]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def paths():
+    return mini_scenes("val").paths[:6]
+
+
+@pytest.fixture(scope="module")
+def fitted(backbone, paths):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # six pictures may not show each class
+        return PIAA(NAMES, backbone, n_select=16, background=["tree"]).fit(paths)
+
+
+@pytest.fixture
+def found():
+    """Two images read, one not."""
+    scores = np.array([[0.7, 0.2, 0.1], [np.nan] * 3, [0.3, 0.4, 0.3]], dtype=np.float32)
+    names = ["a.jpg", "b.jpg", "c, d.jpg"]
+    tags = choose_tags(scores, NAMES)
+    return Tagged(names, names, tuple(NAMES), scores, tags, uncertainty(scores), {1: "b: cut"})
+
+
+# Tags
+
+
+def test_tags_are_the_best_classes_that_reach_the_threshold():
+    scores = np.array([[0.1, 0.6, 0.3], [0.32, 0.33, 0.35], [np.nan] * 3])
+    assert choose_tags(scores, NAMES) == [("dog",), ("person",), ()]
+    assert choose_tags(scores, NAMES, 2, 0.3) == [("dog", "person"), ("person", "dog"), ()]
+    assert choose_tags(scores, NAMES, 1, 0.0) == [("dog",), ("person",), ()]
+    assert choose_tags(scores, NAMES, threshold=1.0) == [(), (), ()]
+
+
+@pytest.mark.parametrize(("top", "threshold"), [(0, None), (1, 1.1), (1, -0.1), (1, np.nan)])
+def test_rules_that_make_no_sense_are_refused(top, threshold):
+    with pytest.raises(ValueError, match="must be"):
+        choose_tags(np.ones((1, 3)), NAMES, top, threshold)
+
+
+def test_images_are_tagged_by_the_classifier_s_scores(fitted, paths):
+    found = tag_images(fitted, paths)
+    np.testing.assert_allclose(found.scores, fitted.predict_proba(paths), atol=1e-6)
+    assert found.tags == choose_tags(found.scores, NAMES, threshold=1 / 4)  # the background counts
+    assert found.names == [str(p) for p in paths] and found.classes == tuple(NAMES)
+    with pytest.raises(ValueError, match="1 or more"):
+        tag_images(fitted, paths, top=0)
+
+
+def test_a_dataset_and_unreadable_images_are_named(fitted, paths, tmp_path):
+    class Pictures:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            return Image.open(paths[i]) if i else tmp_path / "gone.jpg"
+
+    with pytest.warns(UserWarning, match="1 of 2 images"):
+        found = tag_images(fitted, Pictures())
+    assert found.names == ["image 0", "image 1"] and list(found.problems) == [0]
+    assert found.tags[0] == () and np.isnan(found.uncertainty[0])
+    with pytest.raises(UnreadableImage):
+        tag_images(fitted, [tmp_path / "gone.jpg"])
+
+
+# What needs a look
+
+
+def test_uncertainty_is_the_entropy_over_its_largest_value():
+    p = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0], [1 / 3] * 3])
+    expected = -(p * np.log(np.where(p > 0, p, 1))).sum(1) / np.log(3)
+    np.testing.assert_allclose(uncertainty(p), expected, atol=1e-9)
+
+
+def test_what_the_background_took_does_not_count():
+    p = np.array([[0.5, 0.3, 0.2]])
+    np.testing.assert_allclose(uncertainty(0.4 * p), uncertainty(p))
+    alone = uncertainty(np.array([[1.0], [0.5], [np.nan]]))
+    np.testing.assert_allclose(alone, [0, 1, np.nan], atol=1e-9)
+
+
+def test_unreadable_images_come_first_then_the_uncertain(found):
+    assert needs_a_look(found) == [1, 2, 0]
+    assert needs_a_look(found, 2) == [1, 2] and needs_a_look(found, 0) == []
+    with pytest.raises(ValueError, match="0 or more"):
+        needs_a_look(found, -1)
+
+
+# The notice
+
+
+def test_the_mini_clip_says_that_photographs_need_another(backbone, paths):
+    photo = Image.new("RGB", (8, 8))
+    assert photo_notice(backbone, paths) == ""
+    notice = photo_notice(backbone, [*paths, photo, "elsewhere/cat.jpg"])
+    assert "2 of 8 pictures" in notice and "ViT-B-16-quickgelu" in notice
+    assert photo_notice(backbone, [Image.open(paths[0])]) == "", "PIL knows the file"
+    assert "1 of 1" in photo_notice(backbone, range(1)), "a Dataset is not asked again"
+
+
+def test_a_real_clip_has_no_such_notice(backbone):
+    other = load_backbone(backbone.model, device="cpu")
+    assert photo_notice(other, ["elsewhere/cat.jpg"]) == ""
+
+
+def test_tagging_warns(fitted, paths):
+    with pytest.warns(UserWarning, match="photographs its tags mean nothing"):
+        tag_images(fitted, [Image.new("RGB", (64, 64), "red")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tag_images(fitted, paths[:1])
+
+
+# What is typed
+
+
+def test_classes_from_a_list_and_from_a_file(tmp_path):
+    expected = (["dog", "sofa", "tv monitor"], {"sofa": ["couch", "settee"]})
+    assert read_classes("dog, sofa = couch= settee ,tv monitor") == expected
+    file = tmp_path / "classes.txt"
+    file.write_text("\ufeff# mine\ndog\n\nsofa = couch = settee\r\ntv monitor\n", "utf-8")
+    assert read_classes(str(file)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dog,,cat", "empty name"),
+        ("", "empty name"),
+        ("dog, sofa =", "empty name"),
+        ("cat; kitten", "goes ="),
+        ("dog, cat, puppy = dog", "'dog' twice"),
+        ("gone.txt", "no file gone.txt"),
+    ],
+)
+def test_bad_class_lists_are_refused(text, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_classes(text)
+
+
+def test_a_class_file_must_be_text(tmp_path):
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="UTF-8"):
+        read_classes(str(tmp_path / "classes.txt"))
+
+
+def test_files_folders_and_patterns(tmp_path):
+    for name in ("b.jpg", "a.jpg", "deep/c.png", "deep/[d].jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(*arguments):
+        return [p.relative_to(tmp_path).as_posix() for p in find_images(arguments)]
+
+    assert sorted(names(tmp_path)) == ["a.jpg", "b.jpg", "deep/[d].jpg", "deep/c.png"]
+    assert names(f"{tmp_path}/*.jpg") == ["a.jpg", "b.jpg"]
+    assert names(f"{tmp_path}/**/*.jpg") == ["a.jpg", "b.jpg", "deep/[d].jpg"]
+    assert names(tmp_path / "b.jpg", tmp_path / "deep/[d].jpg", f"{tmp_path}/?.jpg") == [
+        "b.jpg",
+        "deep/[d].jpg",
+        "a.jpg",
+    ]
+    with pytest.raises(FileNotFoundError, match="called or fits"):
+        find_images([tmp_path / "*.gif"])
+    with pytest.raises(ValueError, match="no images"):
+        find_images([])
+
+
+# What is written
+
+
+def test_csv_and_json_say_the_same(found, tmp_path):
+    save_tags(tmp_path / "tags.csv", found)
+    save_tags(tmp_path / "tags.json", found)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "tags.csv").read_text("utf-8"))))
+    about = json.loads((tmp_path / "tags.json").read_text("utf-8"))
+    assert about["classes"] == NAMES and len(rows) == len(about["images"]) == 3
+    for row, entry in zip(rows, about["images"], strict=True):
+        assert row["file"] == entry["file"]
+        assert row["tags"] == "; ".join(entry["tags"])
+        assert row["problem"] == entry.get("problem", "")
+        for name in NAMES:
+            assert row[f"score:{name}"] == str(entry.get("scores", {}).get(name, ""))
+    assert rows[0]["tags"] == "cat" and rows[1]["problem"] == "b: cut"
+    assert rows[2]["file"] == "c, d.jpg" and rows[2]["score:dog"] == "0.4"
+
+
+def test_nothing_is_written_over_without_force(found, tmp_path):
+    path = tmp_path / "tags.csv"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match="there already"):
+        save_tags(path, found)
+    assert path.read_text() == "mine"
+    save_tags(path, found, force=True)
+    assert path.read_text().startswith("file,tags") and list(tmp_path.iterdir()) == [path]
+
+
+def test_bad_targets_are_refused(found, tmp_path):
+    with pytest.raises(ValueError, match="must end in .csv or .json"):
+        save_tags(tmp_path / "tags.xls", found)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        save_tags(tmp_path / "gone" / "tags.csv", found)
+    with pytest.raises(FileExistsError, match="is a folder"):
+        predict.check_targets([tmp_path], force=True)
+    with pytest.raises(ValueError, match="file of its own"):
+        predict.check_targets([tmp_path / "a", tmp_path / "a"], force=True)
+
+
+def test_file_names_that_are_no_utf_8_keep_their_bytes(found, tmp_path):
+    found.names[0] = "a\udcff.jpg"
+    save_tags(tmp_path / "tags.csv", found)
+    assert b"a\xff.jpg" in (tmp_path / "tags.csv").read_bytes()
+    save_tags(tmp_path / "tags.json", found)
+    assert b"a\xff.jpg" in (tmp_path / "tags.json").read_bytes()
+
+
+# The command
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys, backbone):
+    """Run the command in an empty folder; returns the exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("piaa_utils.pipeline.load_backbone", lambda *_: backbone)
+
+    def run(*arguments):
+        code = 0
+        try:
+            main(["predict", *map(str, arguments)])
+        except SystemExit as end:
+            code = end.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def test_the_command_from_classes_to_a_sheet_and_again_from_the_file(run, paths, tmp_path):
+    (tmp_path / "broken.png").write_text("no picture")
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "red.png")
+    code, out, err = run(
+        *(*paths[:3], "broken.png", "red.png", "--classes", "cat = kitten, dog, person"),
+        *("--background", "tree = bush", "--template", "a photo of a {}", "--template", "{}"),
+        *("--out", "tags.csv", "--html", "sheet.html", "--save", "c.safetensors", "--review", 2),
+    )
+    assert code == 0, err
+    assert "4 of 5 images read, 3 classes." in out and "Unreadable: broken.png" in out
+    assert "Look at these first:\n  broken.png: not an image" in out
+    assert "learned from 5 images only" in err and "2 of 5 pictures are not from its world" in err
+    rows = (tmp_path / "tags.csv").read_text().splitlines()
+    assert len(rows) == 6 and rows[0].endswith("score:cat,score:dog,score:person")
+    sheet = (tmp_path / "sheet.html").read_text()
+    assert sheet.count("<article>") == 5
+
+    saved = PIAA.load("c.safetensors")
+    assert saved.synonyms == {"cat": ["kitten"], "tree": ["bush"]}
+    assert saved.background == ["tree"] and saved.templates == ["a photo of a {}", "{}"]
+    code, out, err = run(*paths[:3], "--classifier", "c.safetensors", "--out", "again.json")
+    assert code == 0, err
+    again = json.loads((tmp_path / "again.json").read_text())["images"]
+    for row, entry in zip(rows[1:], again, strict=False):
+        scores = [float(x) for x in row.split(",")[-3:]]
+        np.testing.assert_allclose(scores, list(entry["scores"].values()), rtol=1e-3)
+
+    code, _, err = run(paths[0], "--classifier", "c.safetensors", "--classes", "cat", "--out=x.csv")
+    assert code == 2 and "learned for other classes" in err and not (tmp_path / "x.csv").exists()
+    code, _, err = run(paths[0], "--classifier=c.safetensors", "--background=a", "--out=x.csv")
+    assert code == 2 and "background=['tree'], not ['a']" in err
+    code, _, err = run(paths[0], "--classifier=c.safetensors", "--scales=coco", "--out=x.csv")
+    assert code == 2 and "was learned with" in err
+
+
+def test_the_command_learns_from_another_folder(run, paths, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    for path in paths[:2]:
+        (tmp_path / "mine" / path.name).write_bytes(path.read_bytes())
+    learned = []
+    fit = PIAA.fit
+    monkeypatch.setattr(
+        PIAA, "fit", lambda self, source: learned.append(source) or fit(self, source)
+    )
+    options = ["--encoder", "sclip", "--threshold", "1"]
+    code, out, err = run(paths[3], "--classes=cat,dog", "--fit-on=mine", "--out=t.csv", *options)
+    assert code == 0, err
+    assert [p.name for p in learned[0]] == sorted(p.name for p in paths[:2])
+    assert "Tags: none." in out and "Without a tag: 1." in out
+
+
+def test_a_real_clip_gets_the_scales_of_voc(run, paths, monkeypatch):
+    asked = {}
+
+    def init(self, **settings):
+        asked.update(settings)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(PIAA, "__init__", init)
+    common = (paths[0], "--classes=cat,dog", "--out=t.csv")
+    assert run(*common, "--backbone=ViT-B-16-quickgelu", "--pretrained=openai")[0] == 2
+    assert (asked["cls_scale"], asked["patch_scale"]) == (80, 200)
+    assert (asked["backbone"], asked["pretrained"]) == ("ViT-B-16-quickgelu", "openai")
+    run(*common, "--scales=coco")
+    assert (asked["backbone"], asked["patch_scale"]) == ("mini", 400)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out=t.csv"], "Say what to look for"),
+        (["--out=t.txt", "--classes=cat,dog"], "must end in .csv or .json"),
+        (["--out=t.csv", "--classes=cat"], "two or more"),
+        (["--out=t.csv", "--classes=cat,dog", "--top=0"], "1 or more"),
+        (["--out=t.csv", "--classes=cat,dog", "--review=-1"], "0 or more"),
+        (["--out=t.csv", "--classes=cat,dog", "--html=t.csv"], "file of its own"),
+        (["--out=t.csv", "--classifier=gone.safetensors"], "no saved classifier"),
+        (["--out=t.csv", "--classifier=a", "--save=b"], "leave it out"),
+        (["--out=t.csv", "--classifier=a", "--fit-on=b"], "not allowed with"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_write_nothing(run, paths, tmp_path, options, message):
+    code, out, err = run(paths[0], *options)
+    assert code == 2 and message in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == [] and out == ""
+
+
+def test_results_that_are_there_stop_the_command_before_its_work(run, paths, tmp_path):
+    (tmp_path / "s.html").write_text("mine")
+    code, _, err = run(paths[0], "--classes=cat,dog", "--out=t.csv", "--html=s.html")
+    assert code == 2 and "s.html is there already" in err
+    assert (tmp_path / "s.html").read_text() == "mine"
