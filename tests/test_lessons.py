@@ -304,6 +304,22 @@ def test_explorer_shows_the_figure_at_first_and_after_each_change(monkeypatch):
     assert [figure.alt_text for figure in shown] == ["1 is shown", "5 is shown"]
 
 
+def test_explorer_starts_where_it_is_told_and_takes_words_for_values():
+    seen = []
+
+    def callback(k):
+        seen.append(k)
+        return subplots(alt_text=f"{k}")[0]
+
+    slider = explorer(callback, {"k": 2}, k=range(3)).children[0]
+    assert seen == [2] and slider.options == (0, 1, 2)
+    box = explorer(lambda i: subplots(alt_text=str(i))[0], i={"7: cat": 7, "3: dog": 3})
+    menu = box.children[0]
+    assert (menu.value, menu.label) == (7, "7: cat")
+    menu.label = "3: dog"
+    assert box.kwargs == {"i": 3}
+
+
 def test_explorer_needs_values():
     with pytest.raises(ValueError, match="control 'k' has no values"):
         explorer(lambda k: None, k=[])

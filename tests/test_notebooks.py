@@ -48,8 +48,8 @@ def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_are_seven_notebooks():
-    assert [name[:2] for name in NAMES] == [f"{n:02}" for n in range(7)]
+def test_there_are_ten_notebooks():
+    assert [name[:2] for name in NAMES] == [f"{n:02}" for n in range(10)]
     found = {p.stem for p in [*FOLDER.glob("*.ipynb"), *(FOLDER / "student").glob("*.ipynb")]}
     assert found == set(NAMES)
 

@@ -1,6 +1,6 @@
 """What the notebooks share: configuration, cached features, claims, checks and explorers.
 
-One module for each notebook, ``nb00`` to ``nb06``, holds what is its own: the checks of its
+One module for each notebook, ``nb00`` to ``nb09``, holds what is its own: the checks of its
 exercises, the callback of its explorer, and figures that are too long for a cell.
 """
 

@@ -9,7 +9,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "scikit-learn", "numpy", 
 
 
 def versions() -> str:
-    """Python's version and those of the packages that decide the numbers, on one line.
+    """Python's version and those of the packages that decide the numbers, on two lines.
 
     Examples
     --------
@@ -17,4 +17,5 @@ def versions() -> str:
     True
     """
     named = [f"{name} {metadata.version(name)}" for name in PACKAGES]
-    return ", ".join([f"Python {platform.python_version()}", *named])
+    named.insert(0, f"Python {platform.python_version()}")
+    return ",\n".join([", ".join(named[:4]), ", ".join(named[4:])])
