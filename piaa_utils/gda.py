@@ -116,13 +116,14 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
             rows, w = X[of_class].astype(np.float64), weights[of_class]
             means[c] = w @ rows / w.sum()
             rows -= means[c]
-            if not self.weigh_covariance:
-                w = np.ones(len(rows))
-            n, total = n + w.sum(), total + w @ rows
-            rows *= np.sqrt(w)[:, None]
+            if self.weigh_covariance:
+                n, total = n + w.sum(), total + w @ rows
+                rows *= np.sqrt(w)[:, None]
+            else:
+                n, total = n + len(rows), total + rows.sum(axis=0)
             scatter = scatter + rows.T @ rows
         scatter -= np.outer(total, total) / n  # about their own mean: (n - 1) Sigma
-        factor = cho_factor(self._inverse_precision(n, scatter, np.abs(X).max()))
+        factor = cho_factor(self._inverse_precision(n, scatter, max(X.max(), -X.min())))
 
         self.means_ = means
         self.precision_ = cho_solve(factor, np.eye(X.shape[1]))

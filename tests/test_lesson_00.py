@@ -36,6 +36,7 @@ def test_explorer_says_what_each_method_names(picture, show):
     ranked = figure.alt_text.split("ranks highest ")
     assert ranked[1].startswith(DATA.class_names[best])
     assert ranked[2].startswith(DATA.class_names[worst])
+    assert figure.get_figwidth() <= 13  # inches: two methods fit a projected page
     bars = figure.axes[1].patches
     assert len(bars) == show and bars[0].get_width() == SCORES[picture].max()
 

@@ -64,7 +64,7 @@ def test_each_kind_moves_along_its_own_gap(world, moves):
 def test_explorer_draws_each_setting(moves, kind, shift):
     figure = nb01.explore_moves(kind, shift, moves)
     assert isinstance(figure, Figure) and f"moved by {shift:g} of the gap" in figure.alt_text
-    assert kind in figure.axes[1].get_title()
+    assert kind in figure.axes[1].get_title() and figure.get_figwidth() <= 13
 
 
 def test_explorer_figure_follows_its_controls(moves):
@@ -163,7 +163,9 @@ def test_figures_say_what_they_show(world, moves):
     assert "a, p 0.30, b, p 0.90" in nb01.cones_figure(table).alt_text
     assert "unmoved" in nb01.moves_figure(moves).alt_text
     table = pd.DataFrame({"sets": "test\nlearn", "reader": ["text", "GDA"], "right": [50.0, 60.5]})
-    assert "test learn: text 50.0, GDA 60.5" in nb01.readers_figure(table).alt_text
+    figure = nb01.readers_figure(table)
+    assert "test learn: text 50.0, GDA 60.5" in figure.alt_text
+    assert [words.get_text() for words in figure.legends[0].get_texts()] == ["text", "GDA"]
     table = pd.DataFrame({"plain": [1.0, 2.0]}, index=["text", "means"])
     assert "means with plain 2.0" in nb01.recipe_figure(table, "Right").alt_text
 

@@ -151,11 +151,15 @@ def test_figures_have_alt_text_with_what_they_show(rng):
         "mean",
     ]
     for figure, words in zip(figures, said, strict=True):
-        assert words in figure.alt_text
+        assert words in figure.alt_text and figure.get_figwidth() <= 13
         assert png_bytes(figure)[:4] == b"\x89PNG"
 
 
 # The explorer
+
+
+def test_explorer_menu_names_the_classes_of_a_picture(shelf):
+    assert shelf.titles() == {"0: sofa": 0, "1: boat, cat": 1, "2: nothing of the list": 2}
 
 
 def test_explorer_answers_for_every_setting(shelf):
@@ -197,6 +201,7 @@ def test_a_shelf_of_the_mini_world():
         np.full((2, 196), -1),
     )
     ready = nb02.shelf(config, found, [1])
+    assert ready.titles() == {"1: nothing of the list": 1}
     assert ready.masks[1].shape == ready.images[1].size[::-1]
     assert "nan" in nb02.explore(1, "vanilla", 3, ready).alt_text
 

@@ -52,6 +52,7 @@ def world(tmp_path):
 
 def shows_itself(figure):
     assert len(display_metadata(figure)["image/png"]["alt"]) > 40
+    assert figure.alt_text.endswith(".") and figure.get_figwidth() <= 13  # inches, at 100 dpi
     assert png_bytes(figure).startswith(b"\x89PNG")
 
 

@@ -289,8 +289,8 @@ def test_exercise_4_knows_the_other_order(gda, split):
 
 def test_a_half_that_loses_is_called_a_loss():
     assert nb04.halves_sentence(2.04, -1.5) == (
-        "The oracle's means alone win 2.0 points; its precision alone loses 1.5: means and "
-        "covariance belong together (notebook 01)."
+        "The oracle's means alone win 2.0 points; its precision alone loses 1.5:\n"
+        "means and covariance belong together (notebook 01)."
     )
     assert "means alone lose 1.0 points" in nb04.halves_sentence(-1, 1)
     assert "together" not in nb04.halves_sentence(1, 1)

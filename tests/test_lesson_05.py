@@ -207,8 +207,9 @@ def test_the_explorer_shows_the_picture_and_the_map_that_belong_to_its_settings(
     alone = nb05.explore(1.0, 100.0, "most classes", scored)
     value = 100 * np.nanmean(average_precision(scored.dataset.labels, scored.cls.numpy()))
     assert f"mAP of all pictures {value:.1f} %" in alone.alt_text
-    static = nb05.explore_static([(0.0, 10.0), (1.0, 10.0)], "most classes", scored)
+    static = nb05.explore_static([(0.0, 10.0), (0.1, 10.0), (1.0, 10.0)], "most classes", scored)
     assert "weight 1, m = 10" in static.alt_text
+    assert [ax.axison for ax in static.axes] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 from piaa_utils.datasets import VOID, mini_scenes
@@ -327,3 +328,22 @@ def test_explorer_needs_values():
 
 def test_versions_names_torch():
     assert f"torch {torch.__version__.split('+')[0]}" in versions()
+
+
+def test_what_jupyter_shows_of_a_failed_check_is_the_message_and_the_students_own_lines():
+    def students(x):
+        return x[7]
+
+    def solution(x):
+        return sum(x)
+
+    shell = InteractiveShell.instance()
+    with pytest.raises(CheckFailed, match="raised IndexError: list index out of range") as caught:
+        check_function(students, solution, [([1],)], "Exercise 1")
+    lines = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shell, "_showtraceback", lambda kind, value, shown: lines.extend(shown))
+        shell.showtraceback((caught.type, caught.value, caught.tb))
+    shown = "\n".join(lines)
+    assert "return x[7]" in shown and shown.endswith("list index out of range")
+    assert "reference" not in shown and "deepcopy" not in shown

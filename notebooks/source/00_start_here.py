@@ -253,7 +253,9 @@ Markdown(
 
 # %%
 arrays = {name: value.numpy() for name, value in scores.items()}
-choices = [picture, *(int(i) for i in np.flatnonzero(many)[:30])]
+choices = {}
+for i in (picture, *np.flatnonzero(many)[:30].tolist()):
+    choices[f"{i}: " + ", ".join(names[c] for c in np.flatnonzero(data.labels[i]))] = i
 explorer(partial(nb00.explore, data=data, methods=arrays), picture=choices, show=[8, 5, 12])
 
 # %% [markdown]

@@ -243,7 +243,7 @@ shuffled = X[rng.permutation(len(X))]  # the same vectors, but who is a text is 
 control = separability(shuffled[: len(pictures)], shuffled[len(pictures) :])
 config.claim(
     parted > 0.95 and control < 0.65,
-    f"One plane tells pictures from texts in {parted:.1%} of the cases that it has not seen; "
+    f"One plane tells pictures from texts in {parted:.1%} of the cases that it has not seen;\n  "
     f"with lots drawn, in {control:.1%}",
 )
 
@@ -493,7 +493,7 @@ for end in (0, -1):
     unmoved = 100 * nb01.mean_average_precision(x.labels, scores.numpy()).map
     config.claim(
         mean_length > 1.2 and abs(unmoved - softmax[end]) < 1,
-        f"Shift {shift:+g}: mean length {mean_length:.2f}, softmax {softmax[end]:.1f} mAP; not "
+        f"Shift {shift:+g}: mean length {mean_length:.2f}, softmax {softmax[end]:.1f} mAP;\n  not "
         f"moved, with s divided by that length, {unmoved:.1f}; not moved, with s, {start:.1f}",
     )
 
@@ -773,12 +773,12 @@ corner = recipe.loc["class means", "oracle's covariance"]
 rest = recipe.drop(index="class means")
 config.claim(
     still < 0.001 and np.ptp(rest.iloc[:, 0]) < 2,
-    f"The shared part is {part:.0%} of the squared way; it changes the winner of {still:.2%} of "
+    f"The shared part is {part:.0%} of the squared way; it changes the winner of {still:.2%} of\n  "
     f"the patches by cosine, and costs or wins {np.ptp(rest.iloc[:, 0]):.1f} points by distance",
 )
 config.claim(
     corner > rest.to_numpy().max() + 3 and rest["oracle's covariance"].max() < corner - 10,
-    f"Means and covariance of patches together read {corner:.1f} %; with the text for a prototype "
+    f"Means and covariance of patches together read {corner:.1f} %; with the text for a prototype\n  "
     f"at most {rest.to_numpy().max():.1f} %, and with the covariance {rest.iloc[:, 1].max():.1f} %",
 )
 

@@ -850,19 +850,22 @@ nb02.exercise_4(answer)
 # The pictures are the eight most crowded ones.
 
 # %%
-pictures = sorted(crowd[:8])
-ready = nb02.shelf(config, found, pictures)
-n_patches = found.truth.shape[1]
-explore = partial(nb02.explore, shelf=ready)
-explorer(explore, picture=pictures, encoder=ENCODERS[::-1], patch=range(n_patches))
+ready = nb02.shelf(config, found, crowd[:8])
+row = found.truth[crowd[0]]
+patch = nb02.middle_patch(row, list(nb02.object_sizes(row))[:2][-1])
+explorer(
+    partial(nb02.explore, shelf=ready),
+    start={"patch": patch},
+    picture=ready.titles(),
+    encoder=ENCODERS[::-1],
+    patch=range(len(row)),
+)
 
 # %% [markdown]
 # Without a running kernel: the most crowded picture, a patch in the middle of its second
 # largest class (the largest hides what is lost), in vanilla, sclip and scclip.
 
 # %%
-row = found.truth[crowd[0]]
-patch = nb02.middle_patch(row, list(nb02.object_sizes(row))[:2][-1])
 for name in ("vanilla", "sclip", "scclip"):
     print(f"{name}, picture {crowd[0]}, patch {patch}")
     display(nb02.explore(crowd[0], name, patch, ready))
@@ -880,7 +883,7 @@ for name in ENCODERS:
 smoothest = min(spread, key=spread.get)
 config.claim(
     spread["scclip"] < spread["vanilla"],
-    f"Smoothing shows: patches of a picture lie {spread['vanilla']:.3f} apart (1 - cosine) in "
+    f"Smoothing shows: patches of a picture lie {spread['vanilla']:.3f} apart (1 - cosine) in\n  "
     f"vanilla, {spread['scclip']:.3f} in SC-CLIP; least in {smoothest}.",
 )
 

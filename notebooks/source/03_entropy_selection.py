@@ -281,7 +281,7 @@ config.claim(
 config.claim(
     other / last_other < 0.75 * none / last_none,
     f"from the last decile to the first, 'another class' falls from {last_other:.0%} to "
-    f"{other:.0%}, to {other / last_other:.2f} of its size; 'no class of the list' from "
+    f"{other:.0%}, to {other / last_other:.2f} of its size;\n  'no class of the list' from "
     f"{last_none:.0%} to {none:.0%}, to {none / last_none:.2f}",
 )
 
@@ -595,8 +595,8 @@ at_paper, at_highest = surest_at[temperatures[at_60]], surest_at[temperatures[-1
 common = len(at_paper & at_highest) / len(at_paper)
 config.claim(
     min(by_margin[at_60:]) > 0.9 and common > 0.8,
-    f"from T = 60 up the rank correlation with the margin is at least {min(by_margin[at_60:]):.2f}; "
-    f"{common:.0%} of the surest tenth at 60 is among the surest tenth at {temperatures[-1]}",
+    f"from T = 60 up the rank correlation with the margin is at least {min(by_margin[at_60:]):.2f};\n"
+    f"  {common:.0%} of the surest tenth at 60 is among the surest tenth at {temperatures[-1]}",
 )
 
 # %% [markdown]

@@ -163,8 +163,8 @@ straight = np.corrcoef(centred.flatten(), e.flatten())[0, 1]
 spread = (logits.amax(dim=-1) - logits.amin(dim=-1)).mean()
 config.claim(
     straight > 0.98,
-    f"e and the largest centred logit: correlation {straight:.4f}; logits of a patch span "
-    f"{spread:.1f} on average; e is from {e.min():.4f} to {e.max():.4f}, "
+    f"e and the largest centred logit: correlation {straight:.4f};\n  logits of a patch "
+    f"span {spread:.1f} on average; e is from {e.min():.4f} to {e.max():.4f}, "
     f"and 1/C = {1 / e.shape[1]:.4f}",
 )
 
@@ -683,7 +683,7 @@ scored = nb05.Scored(e, s_cls, config.dataset("test"), pictures)
 explorer(
     partial(nb05.explore, scored=scored),
     weight=[0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0],
-    patch_scale=[m * v for v in (0.05, 0.2, 1, 5, 20, 100)],
+    patch_scale=[round(m * v) for v in (0.05, 0.2, 1, 5, 20, 100)],
     picture=list(pictures),
 )
 

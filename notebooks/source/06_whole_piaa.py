@@ -350,8 +350,8 @@ for where, f in (("test", test), ("unseen style", unseen)):
 own = [gain(w, "+ PAA = PIAA", "[CLS] at its own s") for w in rungs]
 config.claim(
     own[0][1] < 0 < own[1][0],
-    f"[CLS] at its own s = {own_s:.2g}: PIAA is behind on test, {own[0][2]}, and ahead in the "
-    f"unseen style, {own[1][2]}",
+    f"[CLS] at its own s = {own_s:.2g}: PIAA is behind on test, {own[0][2]},\n  and ahead in "
+    f"the unseen style, {own[1][2]}",
 )
 
 # %% [markdown]
@@ -787,7 +787,7 @@ steps = {
 }
 for what, of_step in steps.items():
     said = ", ".join(said for _, _, said in of_step)
-    config.claim(all(low > 0 for low, _, _ in of_step), f"{what}, on both sets: {said}")
+    config.claim(all(low > 0 for low, _, _ in of_step), f"{what}, on both sets:\n  {said}")
 said = ", ".join(said for _, _, said in over_own)
 ahead_of_own = all(points > 0.5 for _, points, _ in over_own)
 config.claim(ahead_of_own, f"PIAA of two encoders leads [CLS] at its own s on both sets: {said}")

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 
 class CheckFailed(AssertionError):
-    """An answer is not right yet; the message says why."""
+    """An answer is not right yet; the message says why.
+
+    Jupyter shows the message, and where in the student's own code it came from; the lines of the
+    check, which may hold the solution, are left out.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        lines = []
+        if self.__cause__ is not None:
+            frames = traceback.extract_tb(self.__cause__.__traceback__)
+            own = [f for f in frames if Path(f.filename).resolve().parent != Path(__file__).parent]
+            lines = [line.rstrip() for line in traceback.format_list(own)]
+        return [*lines, f"{type(self).__name__}: {self}"]
 
 
 def check_function(
@@ -33,7 +47,7 @@ def check_function(
     Raises
     ------
     CheckFailed
-        With the input, the answer and what was expected.
+        With the input, the answer and what was expected, or what the student's function raised.
 
     Examples
     --------
@@ -45,7 +59,13 @@ def check_function(
     for case in cases:
         expected = reference(*copy.deepcopy(case))
         given = ", ".join(map(_show, case))
-        answer = function(*copy.deepcopy(case))
+        try:
+            answer = function(*copy.deepcopy(case))
+        except Exception as error:
+            raise CheckFailed(
+                f"{what}: for the input {given}, your function raised {type(error).__name__}: "
+                f"{error}"
+            ) from error
         if answer is None and expected is not None:
             raise CheckFailed(f"{what}: the function returned None; is there a return?")
         _compare(answer, expected, f"{what}, for the input {given}", tolerance)

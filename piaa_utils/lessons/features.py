@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -147,8 +148,12 @@ def patch_truth(data, index: int, backbone) -> np.ndarray:
 
 
 def memory() -> joblib.Memory:
-    """The cache on disk, ``cache/notebooks`` in the repository; delete it whenever you like."""
-    return joblib.Memory(data_dir().parent / "cache" / "notebooks", verbose=0)
+    """The cache on disk, ``cache/notebooks`` in the repository; delete it whenever you like.
+
+    The variable PIAA_CACHE names another folder than ``cache``.
+    """
+    folder = Path(os.environ.get("PIAA_CACHE") or data_dir().parent / "cache")
+    return joblib.Memory(folder / "notebooks", verbose=0)
 
 
 def _encode_split(config: Config, key: str, split: str, encoders: tuple[str, ...]):

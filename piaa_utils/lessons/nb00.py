@@ -86,7 +86,7 @@ def scores_figure(
     if not 1 <= show <= len(class_names):
         raise ValueError(f"show must be from 1 to the {len(class_names)} classes: got {show}.")
     truth = np.asarray(truth) == 1
-    size = (4.5 + 5.5 * len(methods), 1.2 + 0.5 * max(show, 6))
+    size = (3.9 + 4.5 * len(methods), 1.2 + 0.5 * max(show, 6))
     figure, axes = subplots(1, 1 + len(methods), size=size)
     axes[0].imshow(np.asarray(centre_square(open_image(image))))
     axes[0].axis("off")
@@ -102,7 +102,7 @@ def scores_figure(
         named = ", ".join(class_names[c] + ("" if truth[c] else " (wrong)") for c in best[:4])
         words.append(f"{method} ranks highest {named}")
     shown = ", ".join(np.array(class_names)[truth])
-    figure.suptitle("blue: in the picture", fontsize="small", fontweight="normal")
+    figure.suptitle(f"blue: in the picture ({shown})", fontsize="small", fontweight="normal")
     figure.alt_text = f"A picture that shows {shown}. {'; '.join(words)}."
     return figure
 

@@ -321,7 +321,7 @@ def clouds_figure(pca: np.ndarray, is_text: np.ndarray, gap: np.ndarray, shares)
     is_text : [n] which of them are texts.
     shares : of the variance, two numbers, of the two principal components.
     """
-    figure, axes = subplots(1, 2, size=(14, 6))
+    figure, axes = subplots(1, 2, size=(12.5, 6))
     for ax, points in zip(axes, (pca, gap), strict=True):
         for who, color, mark, name in (
             (~is_text, PICTURES, "o", "pictures"),
@@ -404,7 +404,7 @@ def toy_figure(from_cones: pd.DataFrame, from_everywhere: pd.DataFrame) -> Figur
 
     Dotted lines on the right: the gap at the start, which is the same at every scale.
     """
-    figure, axes = subplots(1, 2, size=(15, 5.8), width_ratios=(3, 2))
+    figure, axes = subplots(1, 2, size=(12.5, 5.6), width_ratios=(3, 2))
     scales = sorted(from_cones.scale.unique())
     colors = sns.color_palette("viridis_r", len(scales) + 1)[1:]
     for scale, color, mark in zip(scales, colors, "osD^vPX*", strict=False):
@@ -440,7 +440,7 @@ def toy_figure(from_cones: pd.DataFrame, from_everywhere: pd.DataFrame) -> Figur
 @mpl.rc_context(STYLE)
 def moves_figure(moves: Moves) -> Figure:
     """Both kinds' curves over the shift, side by side: the explorer's static figure."""
-    figure, axes = subplots(1, 2, size=(15, 6.3))
+    figure, axes = subplots(1, 2, size=(12.5, 6))
     words = []
     for ax, kind in zip(axes, KINDS, strict=True):
         words.append(_draw_curves(ax, moves, kind))
@@ -465,7 +465,7 @@ def explore_moves(kind: str, shift: float, moves: Moves) -> Figure:
         known = ", ".join(f"{s:g}" for s in moves.shifts)
         raise ValueError(f"The shifts that were computed are {known}; {shift!r} is none of them.")
     index = int(at[0])
-    figure, axes = subplots(1, 2, size=(15, 6.3))
+    figure, axes = subplots(1, 2, size=(12.5, 6))
     name = "pictures" if kind == KINDS[0] else "patches"
     start = moves.texts[kind][int(np.abs(moves.shifts).argmin())]
     for points, color, mark, label in (
@@ -475,7 +475,7 @@ def explore_moves(kind: str, shift: float, moves: Moves) -> Figure:
     ):
         axes[0].scatter(*points.T, color=color, marker=mark, s=80, alpha=0.6, label=label)
     axes[0].set(xlabel="along the gap", ylabel="across it", title="Where the texts are")
-    axes[0].set(xlim=(-0.65, 1.05), ylim=(-0.85, 0.8))
+    axes[0].set(xlim=(-0.65, 1.05), ylim=(-0.85, 0.8), xticks=(-0.5, 0.0, 0.5, 1.0))
     axes[0].legend(frameon=False, fontsize="small", loc="lower left")
     words = _draw_curves(axes[1], moves, kind, index)
     axes[1].set_title(f"What it does: {kind}")
@@ -511,14 +511,14 @@ def _draw_curves(ax, moves: Moves, kind: str, index: int | None = None) -> str:
     room = max(high - low, 12.0)  # so that small changes look small
     pad = (room - (high - low)) / 2
     ax.set_ylim(low - pad - 0.5 * room, high + pad + 0.05 * room)  # room for the legend
-    ax.legend(frameon=False, fontsize="small", loc="lower center")
+    ax.legend(framealpha=1, edgecolor="white", fontsize="small", loc="lower center")
     return f"{kind} (%): {'; '.join(words)}."
 
 
 @mpl.rc_context(STYLE)
 def readers_figure(table: pd.DataFrame) -> Figure:
     """Share of patches read right: bars of each reader (columns sets, reader, right) by sets."""
-    figure, ax = subplots(size=(14, 6))
+    figure, ax = subplots(size=(12, 6))
     colors = [TEXTS, PALETTE[0], PALETTE[2]]
     sns.barplot(
         table,
@@ -534,7 +534,9 @@ def readers_figure(table: pd.DataFrame) -> Figure:
         ax.bar_label(bars, fmt="%.1f", padding=2)
     ax.set(xlabel="", ylabel="patches read right (%)", title="Who reads patches, and how well")
     ax.set_ylim(0, 1.15 * table.right.max())
-    ax.legend(frameon=False, title="", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.get_legend().remove()
+    readers, place = list(table.reader.unique()), "outside lower center"
+    figure.legend(ax.containers, readers, frameon=False, loc=place, ncols=len(readers))
     words = "; ".join(
         f"{' '.join(sets.split())}: "
         + ", ".join(f"{r.reader} {r.right:.1f}" for r in rows.itertuples())

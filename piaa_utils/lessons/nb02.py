@@ -351,7 +351,7 @@ def attention_figure(
     titles : one above each panel.
     """
     grid = round(rows.shape[1] ** 0.5)
-    size = (3.3 * len(rows) + 1.3, 3.9)
+    size = (min(3.3 * len(rows) + 1.3, 13), 3.9)
     figure, axes = subplots(1, len(rows), size=size, squeeze=False)
     words = []
     for ax, row, query, title in zip(axes[0], rows, queries, titles, strict=True):
@@ -406,7 +406,7 @@ def depth_figure(scores: Sequence[tuple[float, float, float]]) -> Figure:
     """Entanglement of the tokens after each block: one (same, different, ratio) for h_0, h_1 .."""
     same, different, ratio = zip(*scores, strict=True)
     blocks = range(len(scores))
-    figure, axes = subplots(1, 2, size=(14, 5))
+    figure, axes = subplots(1, 2, size=(12.5, 5))
     for values, name, dash, color in (
         (same, "same class", "o-", PALETTE[2]),
         (different, "different classes", "s--", PALETTE[1]),
@@ -431,7 +431,7 @@ def encoders_figure(table: dict[str, dict[str, float]], columns: Sequence[str]) 
     Rows whose value is NaN have no bar.
     """
     names = list(table)
-    figure, axes = subplots(1, len(columns), size=(4.3 * len(columns) + 2.2, 5.2), sharey=True)
+    figure, axes = subplots(1, len(columns), size=(3.5 * len(columns) + 2.5, 5.2), sharey=True)
     texts = []
     for ax, column in zip(axes, columns, strict=True):
         values = [table[name][column] for name in names]
@@ -463,7 +463,7 @@ def outlier_figure(
     """
     before, after, norms = (x.cpu().numpy() for x in (before, after, norms))
     grid = round(len(before) ** 0.5)
-    figure, axes = subplots(1, 3, size=(15, 4.6))
+    figure, axes = subplots(1, 3, size=(13, 4.2))
     limits = (float(before.min()), float(before.max()))
     panels = (
         (before, "outlier factor", limits),
@@ -526,6 +526,14 @@ class Shelf(NamedTuple):
     predicted: dict[str, dict[int, np.ndarray]]  # encoder -> picture -> [N]
     class_names: tuple[str, ...]
 
+    def titles(self) -> dict[str, int]:
+        """What stands in a menu for each picture: its number and the classes on it."""
+        out = {}
+        for i, truth in self.truth.items():
+            names = [self.class_names[c] for c in object_sizes(truth)]
+            out[f"{i}: {', '.join(names) or 'nothing of the list'}"] = i
+        return out
+
 
 def shelf(config: Config, found: Features, pictures: Sequence[int], split: str = "test") -> Shelf:
     """Put pictures of a split, with their features and what the text reads, on a shelf."""
@@ -574,7 +582,7 @@ def explore(picture: int, encoder: str, patch: int, shelf: Shelf) -> Figure:
     here = names[own] if own >= 0 else "no class"
     outline = None if mask is None else (mask == own if own >= 0 else mask >= 0)
 
-    figure, axes = subplots(1, 3, size=(15, 5.6))
+    figure, axes = subplots(1, 3, size=(13, 5.3))
     similarity = (x @ x[patch]).numpy()
     layer = heat_map(axes[0], image, similarity.reshape(grid, grid), outline, "similar to the ring")
     mark(axes[0], patch, grid)

@@ -144,7 +144,7 @@ def entropy_figure(
     entropies : [n, N], nats.
     """
     grid, high = round(named.shape[1] ** 0.5), float(np.log(len(data.class_names)))
-    figure, axes = subplots(len(pictures), 3, size=(15.5, 5.6 * len(pictures)), squeeze=False)
+    figure, axes = subplots(len(pictures), 3, size=(12.5, 4.2 * len(pictures)), squeeze=False)
     words = []
     for row, (what, i) in zip(axes, pictures.items(), strict=True):
         mask = _mask(data, i)
@@ -192,6 +192,7 @@ def deciles_figure(
         f"{overall[name]:.0%} of all patches"
         for name, y in curves.items()
     )
+    figure.alt_text += "."
     return figure
 
 
@@ -222,6 +223,7 @@ def composition_figure(shares: ArrayLike, labels: Sequence[str], xlabel: str) ->
         + ", ".join(f"{s:.0%} {name}" for s, name in zip(row, SHOWS, strict=True))
         for label, row in told
     )
+    figure.alt_text += "."
     return figure
 
 
@@ -229,7 +231,7 @@ def purity_figure(
     ks: Sequence[int], purity: Mapping[str, ArrayLike], pictures: Mapping[str, ArrayLike]
 ) -> Figure:
     """Purity, and number of pictures, against K, a line for each bank."""
-    figure, axes = subplots(1, 2, size=(15, 6))
+    figure, axes = subplots(1, 2, size=(12.5, 6))
     words = []
     for (name, y), colour, marker in zip(purity.items(), PALETTE, "os", strict=False):
         n = np.asarray(pictures[name])
@@ -273,7 +275,7 @@ def classes_figure(
     shown, rows = np.asarray(shown), np.asarray(rows)
     order = np.argsort(rows, kind="stable")
     y = np.arange(len(order))
-    figure, axes = subplots(1, 2, size=(15, 2.2 + 0.42 * len(order)), sharey=True)
+    figure, axes = subplots(1, 2, size=(12.5, 1.9 + 0.33 * len(order)), sharey=True)
     axes[0].barh(y, rows[order], color=PALETTE[1], label="rows in the bank (one a picture)")
     axes[0].plot(shown[order], y, "|", color="black", ms=18, mew=3, label="pictures that show it")
     axes[0].set_yticks(y, [class_names[c] for c in order])
@@ -317,22 +319,24 @@ def temperature_figure(
     median : median entropy in nats, one for each T.
     agreement : {quantity: rank correlations of sureness with it, one for each T}.
     """
-    figure, axes = subplots(1, 3, size=(19, 6))
+    figure, axes = subplots(1, 3, size=(13, 5.6))
     style = {"ms": 11, "marker": "o"}
+    near = [max(T / SELECTION_TEMPERATURE, SELECTION_TEMPERATURE / T) for T in temperatures]
+    labelled = [T for T, ratio in zip(temperatures, near, strict=True) if not 1 < ratio < 2.5]
     sns.lineplot(x=temperatures, y=np.asarray(median), ax=axes[0], color=PALETTE[0], **style)
     axes[0].set(ylabel="median entropy (nats)", title="Entropy", ylim=(0, None))
     for (name, y), colour, marker in zip(agreement.items(), PALETTE[1:], "sD", strict=False):
         kind = style | {"marker": marker}
         sns.lineplot(x=temperatures, y=np.asarray(y), ax=axes[1], color=colour, label=name, **kind)
     axes[1].set(ylabel="rank correlation with sureness", title="Order", ylim=(0, 1.04))
-    axes[1].legend(fontsize="small", frameon=False, loc="lower center")
+    axes[1].legend(fontsize="small", framealpha=1, edgecolor="white", loc="lower center")
     sns.lineplot(x=temperatures, y=np.asarray(purity), ax=axes[2], color=PALETTE[0], **style)
     axes[2].set(title="Purity", ylim=(0, max(1.3 * float(np.nanmax(purity)), 0.1)))
     _percent(axes[2], "right, in the surest tenth")
     for ax in axes:
         ax.set_xscale("log")
         ax.set(xlabel="temperature T")
-        _plain(ax.xaxis, temperatures)
+        _plain(ax.xaxis, labelled)
         ax.axvline(SELECTION_TEMPERATURE, color="0.4", linestyle="--", linewidth=1.5)
     ends = "; ".join(
         f"rank correlation with {name} from {y[0]:.2f} to {y[-1]:.2f}"
@@ -395,7 +399,7 @@ def explore(
     if K < 1:
         raise ValueError(f"K must be at least 1: got {K}.")
     c = names.index(class_name)
-    figure, axes = subplots(len(banks), 1, size=(15.5, 3.1 * len(banks)), squeeze=False)
+    figure, axes = subplots(len(banks), 1, size=(13, 3.1 * len(banks)), squeeze=False)
     words = []
     for ax, (what, bank) in zip(axes[:, 0], banks.items(), strict=True):
         n = min(K, int(bank.counts[c]))
@@ -432,14 +436,14 @@ def _sheet(ax: Axes, bank: PatchBank, rows: Tensor, data: VOCLayout, truth: np.n
             ax.add_patch(box).set_clip_on(False)
         ax.text(left + _TILE / 2, _TILE + 13, _caption(pick, shows, data), ha="center", va="top")
     ax.imshow(canvas, interpolation="nearest")
-    ax.set(xticks=[], yticks=[], ylim=(_TILE + 46, -6), xlim=(-6, canvas.shape[1]))
+    ax.set(xticks=[], yticks=[], ylim=(_TILE + 74, -6), xlim=(-6, canvas.shape[1]))
     ax.spines[:].set_visible(False)
 
 
 def _caption(pick: int, shows: int, data: VOCLayout) -> str:
     beside = {BACKGROUND: "unlisted", MIXED: "mixture", VOID: "unknown"}
     name = beside[shows] if shows in beside else data.class_names[shows]
-    return f"{pick + 1}. {name}"
+    return f"{pick + 1}.\n{name}"
 
 
 def _named_panel(ax: Axes, data: VOCLayout, i: int, named: Tensor, mask: object) -> list[str]:

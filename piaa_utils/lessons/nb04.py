@@ -168,7 +168,7 @@ def composition_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
     words = ", ".join(f"{w} {s:.0%}" for w, s in zip(WHERE, share, strict=True))
     figure, ax = subplots(
         alt_text=f"Rows of the bank for each class, stacked by what they are in truth: {words}.",
-        size=(12, 0.36 * len(names) + 1.6),
+        size=(12, 0.32 * len(names) + 1.6),
     )
     left = np.zeros(len(names))
     for word, column, color in zip(WHERE, counts.T, (PALETTE[0], PALETTE[9], "0.75"), strict=True):
@@ -297,7 +297,7 @@ def shrinkage_figure(table: Sweep) -> Figure:
         for n, a, k in zip(table.rows, table.accuracy, table.kubokawa, strict=True)
     )
     figure, axes = subplots(
-        1, 2, alt_text=f"Accuracy and condition number against shrinkage. {words}.", size=(15, 5.6)
+        1, 2, alt_text=f"Accuracy and condition number against shrinkage. {words}.", size=(13, 5.6)
     )
     for i, n in enumerate(table.rows):
         _curve(axes[0], table, table.accuracy[i], table.kubokawa[i, [0, 1]], PALETTE[i], 100, n)
@@ -336,7 +336,7 @@ def explore_shrinkage(shrinkage: float, rows_per_class: int | str, table: Sweep)
         result = "the covariance has no inverse"
     else:
         result = f"{share:.1%} read right, condition number {condition:.2g}"
-    figure, axes = subplots(1, 2, size=(15, 5.8))
+    figure, axes = subplots(1, 2, size=(13, 5.8))
     plain = table.spectra[i]
     shrunk = (1 - shrinkage) * plain + shrinkage * plain.mean()
     places = np.arange(1, len(plain) + 1)
@@ -382,7 +382,7 @@ def results_figure(results: Mapping[str, Mapping[str, Reading]]) -> Figure:
         1,
         2,
         alt_text=f"Patches read right and mAP, in per cent, of each classifier. {words}.",
-        size=(15, 0.55 * len(names) + 1.8),
+        size=(13, 0.55 * len(names) + 1.8),
         sharey=True,
     )
     for ax, field, label in zip(
@@ -452,7 +452,7 @@ def maps_figure(
     """
     names = list(maps)
     figure, axes = subplots(
-        len(pairs), len(names), size=(5.4 * len(names), 4.9 * len(pairs)), squeeze=False
+        len(pairs), len(names), size=(5.4 * len(names), 3.65 * len(pairs)), squeeze=False
     )
     words = []
     for row, (special, i, c) in zip(axes, pairs, strict=True):
@@ -483,7 +483,7 @@ def kept_figure(
     names : C names.
     """
     figure, axes = subplots(
-        1, len(kept), size=(5.2 * len(kept), 0.38 * len(names) + 2.2), sharey=True, squeeze=False
+        1, len(kept), size=(4.3 * len(kept), 0.33 * len(names) + 2.2), sharey=True, squeeze=False
     )
     words = []
     for ax, (T, counts) in zip(axes[0], kept.items(), strict=True):
@@ -543,7 +543,7 @@ def grid_figure(readings: Mapping[tuple[str, str], Reading]) -> Figure:
         1,
         2,
         alt_text=f"Patches read right and mAP in per cent, means with covariance: {words}.",
-        size=(15, 1.05 * len(means) + 2.2),
+        size=(13, 1.05 * len(means) + 2.2),
         sharey=True,
     )
     titles = ("patches read right (%)", "mAP of the best patch (%)")
@@ -644,7 +644,7 @@ def halves_sentence(means: float, precision: float) -> str:
         parts.append(f"{verb if points >= 0 else lose} {abs(points):.1f}")
     sentence = f"The oracle's means alone {parts[0]} points; its precision alone {parts[1]}"
     if min(means, precision) < 0:
-        sentence += ": means and covariance belong together (notebook 01)"
+        sentence += ":\nmeans and covariance belong together (notebook 01)"
     return f"{sentence}."
 
 

@@ -270,7 +270,7 @@ def evidence_figure(
     """
     import seaborn as sns
 
-    figure, axes = subplots(1, len(panels), size=(7.5 * len(panels), 5))
+    figure, axes = subplots(1, len(panels), size=(6.5 * len(panels), 5))
     words = []
     for ax, (title, scores), unit in zip(axes, panels.items(), units, strict=True):
         scores = np.asarray(scores, dtype=float)
@@ -317,7 +317,7 @@ def swap_figure(evidence: ArrayLike, names: Sequence[str], scale: float) -> Figu
     """Evidence and softmax scores of a few pictures side by side, one bar for each class."""
     evidence = torch.as_tensor(evidence, dtype=torch.float64)
     columns = {"evidence e": evidence, f"softmax({scale:g} e)": patch_scores(evidence, scale)}
-    figure, axes = subplots(1, 2, size=(14, 4.6))
+    figure, axes = subplots(1, 2, size=(13, 4.6))
     width = 0.8 / len(evidence)
     for ax, (title, values) in zip(axes, columns.items(), strict=True):
         for i, row in enumerate(values):
@@ -348,7 +348,7 @@ def scales_figure(
     curves : panel -> (scales, mAP in percent).
     marks : panel -> {name of the setting: its scale}.
     """
-    figure, axes = subplots(1, len(curves), size=(7.5 * len(curves), 5.4), sharey=True)
+    figure, axes = subplots(1, len(curves), size=(6.5 * len(curves), 5.4), sharey=True)
     words = []
     for ax, (title, (x, y)) in zip(axes, curves.items(), strict=True):
         ax.plot(x, y, "o-", color=PALETTE[0], linewidth=3)
@@ -470,7 +470,7 @@ def gallery(
     groups : [n, C], see :func:`size_groups`.
     """
     by_patch, by_cls = ranks(patch), ranks(cls)
-    figure, axes = subplots(2, len(SIZES), size=(14, 11))
+    figure, axes = subplots(2, len(SIZES), size=(13, 8.8))
     words = []
     for row, gain in zip(axes, (by_cls / by_patch, by_patch / by_cls), strict=True):
         for group, ax in enumerate(row):
@@ -527,7 +527,7 @@ def reliability_figure(panels: Mapping[str, np.ndarray]) -> Figure:
     ----------
     panels : title -> what :func:`reliability` returns.
     """
-    figure, axes = subplots(1, len(panels), size=(7 * len(panels), 6))
+    figure, axes = subplots(1, len(panels), size=(6.5 * len(panels), 6))
     words = []
     for ax, (title, bins) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         score, share = bins[:, 0], bins[:, 1]
@@ -611,7 +611,7 @@ def explore(weight: float, patch_scale: float, picture: str, scored: Scored) -> 
     ValueError
         A weight or scale out of range, or an unknown picture.
     """
-    figure, axes = subplots(1, 2, size=(14, 7), width_ratios=(1, 1.15))
+    figure, axes = subplots(1, 2, size=(13, 7), width_ratios=(1, 1.15))
     if picture not in scored.pictures:
         raise ValueError(f"picture must be one of {', '.join(scored.pictures)}: got {picture!r}.")
     i = scored.pictures[picture]
@@ -629,13 +629,20 @@ def explore(weight: float, patch_scale: float, picture: str, scored: Scored) -> 
 
 
 def explore_static(settings: Sequence[tuple[float, float]], picture: str, scored: Scored) -> Figure:
-    """The explorer's bars for several (weight, m), side by side."""
-    figure, axes = subplots(1, len(settings), size=(6.2 * len(settings), 7.4))
+    """The explorer's bars for several (weight, m), two in a row."""
+    rows = -(-len(settings) // 2)
+    figure, axes = subplots(rows, 2, size=(13, 4.4 * rows), squeeze=False)
+    axes = axes.ravel()
+    for ax in axes[len(settings) :]:
+        ax.axis("off")
     i = scored.pictures[picture]
     texts = []
-    for ax, (weight, patch_scale) in zip(axes, settings, strict=True):
+    for k, (ax, (weight, patch_scale)) in enumerate(zip(axes, settings, strict=False)):
         words, value = _bars(ax, weight, patch_scale, i, scored)
-        ax.set_title(f"weight {weight:g}, m = {patch_scale:g}\nmAP {value:.1f} %")
+        title = f"weight {weight:g}, m = {patch_scale:g}: mAP {value:.1f} %"
+        ax.set_title(title, fontsize="medium", loc="right")
+        if k + 2 < len(settings):  # the panel below says it
+            ax.set_xlabel("")
         texts.append(f"weight {weight:g}, m = {patch_scale:g}: {words}, mAP {value:.1f} %")
     figure.alt_text = f"Scores of picture {i} ({picture}). {'; '.join(texts)}."
     return figure

@@ -67,7 +67,7 @@ def classes_figure(
     maps, n = np.asarray(maps, dtype=float), len(class_names)
     rows = -(-(n + 1) // 4)
     columns = -(-(n + 1) // rows)
-    figure, axes = subplots(rows, columns, size=(4.4 * columns, 4.9 * rows), squeeze=False)
+    figure, axes = subplots(rows, columns, size=(3.25 * columns, 3.7 * rows), squeeze=False)
     axes, said = axes.ravel(), []
     for ax in axes[n + 1 :]:
         ax.axis("off")
@@ -142,7 +142,7 @@ def gain_figure(gains: np.ndarray, class_names: Sequence[str]) -> Figure:
     class_names : C names.
     """
     order = [c for c in np.argsort(-gains[:, 0]) if np.isfinite(gains[c, 0])]
-    figure, ax = subplots(size=(11, 0.42 * len(order) + 1.6))
+    figure, ax = subplots(size=(12, 0.32 * len(order) + 1.6))
     for y, c in enumerate(order):
         gain, low, high = gains[c]
         color = PALETTE[0] if low > 0 else PALETTE[1] if high < 0 else "0.6"
@@ -278,7 +278,7 @@ def gallery_figure(
     title : above the figure.
     """
     n, names = len(pairs), scenes.data.class_names
-    figure, axes = subplots(2, n, size=(4.6 * n, 10.2), squeeze=False)
+    figure, axes = subplots(2, n, size=(4.3 * n, 8.8), squeeze=False)
     said = []
     for (top, bottom), pair, text in zip(axes.T, pairs.itertuples(), words, strict=True):
         heading = f"{names[pair.label]}\nwrong ahead: {pair.ahead_cls} → {pair.ahead}"
@@ -426,7 +426,7 @@ def explore(picture: int, class_name: str, scenes: Scenes) -> Figure:
     mask = mask_or_none(scenes.data, picture)
     mask = None if mask is None else mask == c
     n = len(scenes.scores)
-    figure, axes = subplots(1, 1 + n, size=(6.4 + 4.8 * n, 7.4), width_ratios=[1.35, *[1] * n])
+    figure, axes = subplots(1, 1 + n, size=(5.2 + 3.9 * n, 7.4), width_ratios=[1.35, *[1] * n])
     heading = f"{class_name} ({'there' if there[c] else 'absent'})"
     heat = scenes.maps[picture, c]
     layer = heat_map(axes[0], scenes.data.paths[picture], heat, mask, heading)
@@ -443,6 +443,7 @@ def explore(picture: int, class_name: str, scenes: Scenes) -> Figure:
             tick.set_fontweight("bold" if k == c else "normal")
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.set(title=method, xlabel="score (sum 1)")
+        ax.locator_params(axis="x", nbins=3)
         rank = int(np.flatnonzero(order == c)[0]) + 1
         said.append(f"{method} ranks it {rank} of {len(order)}, first {names[order[0]]}")
     seen = ", ".join(names[k] for k in np.flatnonzero(there)) or "no listed class"

@@ -67,7 +67,14 @@ def main(which: str) -> None:
     run(uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-e", ROOT)
     ready = home / "ready"
     ready.touch()
-    run("make", "unit", "nbval", f"PYTHON={python}", f"READY={ready}")
+    run(
+        "make",
+        "unit",
+        "nbval",
+        f"PYTHON={python}",
+        f"READY={ready}",
+        PIAA_CACHE=str(home / "cache"),
+    )
     print(f"Passed on {date.today()} with the versions in {versions}.")
 
 
