@@ -9,7 +9,7 @@ BOOK := .venv/book
 INSTALL_FLAGS := $(if $(CI),--quiet)
 
 # A virtual environment that no longer starts (its Python was removed) is made anew.
-$(shell [ ! -e $(READY) ] || $(PYTHON) -c pass 2>/dev/null || rm -rf .venv)
+$(shell [ ! -e .venv/ready ] || .venv/bin/python -c pass 2>/dev/null || rm -rf .venv)
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ test-min: $(READY)  ## make test on the oldest versions that pyproject.toml allo
 test-latest: $(READY)  ## make test on the newest versions that pyproject.toml allows
 	$(PYTHON) tests/drift/run.py latest
 
+test-grade: $(READY)  ## grade a real notebook, with right and with blank answers
+	PIAA_GRADE_REAL=1 $(PYTHON) -m pytest -q tests/test_grade.py -k in_the_real_notebook
+
 test-browser: $(BROWSER)  ## run and play with notebooks in JupyterLab, in a headless Chromium
 	$(PYTHON) -m pytest tests/browser
 
@@ -65,8 +68,8 @@ bench: $(READY)  ## time encoders, PVCL and scaling: on an idle machine, some mi
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(PYTHON) -m jupyterlab $(wildcard notebooks)
 
-clean:  ## remove the virtual environment, caches and results
-	rm -rf .venv .venv-min .venv-latest cache results .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
+clean:  ## remove the virtual environments and caches; results stay
+	rm -rf .venv .venv-min .venv-latest cache .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The first Python from 3.10 on that can make a virtual environment.
@@ -84,7 +87,7 @@ $(READY): pyproject.toml environment.yml
 	$(PYTHON) -m pip --version >/dev/null 2>&1 || $$found -m venv --clear .venv
 	sed -n 's/^ *- \(.*==.*\)/\1/p' environment.yml > .venv/versions.txt
 	$(PYTHON) -m pip install $(INSTALL_FLAGS) --disable-pip-version-check \
-		-c .venv/versions.txt -e '.[coco,lab,scale,test]'
+		-c .venv/versions.txt -e '.[coco,lab,test]'
 	@touch $(READY)
 
 # What renders the book.
@@ -99,4 +102,4 @@ $(BROWSER): $(READY)
 		-c .venv/versions.txt -e '.[browser]'
 	@touch $(BROWSER)
 
-.PHONY: help run test lint unit nbval test-min test-latest test-browser notebooks book check-book badges student bench lab clean
+.PHONY: help run test lint unit nbval test-min test-latest test-grade test-browser notebooks book check-book badges student bench lab clean

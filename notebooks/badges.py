@@ -79,8 +79,9 @@ def stamp(name: str, root: Path = ROOT) -> list[Path]:
         after = links.sub(rf"\g<1>{name}", NAMED.sub(rf"\g<1>{name}", before))
         if after != before:
             changed[path] = after.encode("utf-8")
-    for path, data in changed.items():
-        write_whole(path, data)
+    # The builder last, since it tells the old name: a stamping that was stopped can be repeated.
+    for path in sorted(changed, key=lambda path: path.name == "build.py"):
+        write_whole(path, changed[path])
     return list(changed)
 
 

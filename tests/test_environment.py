@@ -131,6 +131,7 @@ def test_make_alone_lists_the_commands(copy):
         "test",
         "test-min",
         "test-latest",
+        "test-grade",
         "test-browser",
         "notebooks",
         "book",
@@ -202,7 +203,7 @@ def test_first_good_python_makes_the_environment(copy):
     told = log.read_text()
     assert "found -m venv --clear .venv" in told
     assert re.search(
-        r"pip -m pip install .*-c \.venv/versions\.txt -e \.\[coco,lab,scale,test\]", told
+        r"pip -m pip install .*-c \.venv/versions\.txt -e \.\[coco,lab,test\]", told
     )
     assert told.splitlines()[-1] == "pip -m piaa_utils run"
     assert "torch==" in (copy / ".venv/versions.txt").read_text()
@@ -214,6 +215,9 @@ def test_failed_installation_is_tried_again(copy):
     program(copy / ".venv/bin/python", '[ "$3" != install ]')
     assert make(copy, "run").returncode != 0
     assert not (copy / ".venv/ready").exists()
+
+
+ALWAYS = ["test", "test-grade", "check-book"]  # what .ci/run calls on every machine
 
 
 def run_ci(copy, *programs, make="exit 0"):
@@ -235,22 +239,22 @@ def run_ci(copy, *programs, make="exit 0"):
 def test_ci_calls_make_test_and_says_that_there_is_no_browser(copy):
     assert os.access(ROOT / ".ci/run", os.X_OK)
     calls, done = run_ci(copy)
-    assert done.returncode == 0 and calls == ["test"]
+    assert done.returncode == 0 and calls == ALWAYS
     assert done.stdout.startswith("Left out: make test-browser, for there is no Chromium")
 
 
 def test_ci_calls_make_test_browser_where_there_is_one(copy):
     calls, done = run_ci(copy, "chromium")
-    assert done.returncode == 0 and calls == ["test", ".venv/browser", "test-browser"]
+    assert done.returncode == 0 and calls == [*ALWAYS, ".venv/browser", "test-browser"]
 
 
 def test_ci_says_that_playwright_could_not_be_installed(copy):
     calls, done = run_ci(copy, "chromium", make='[ "$1" != .venv/browser ]')
-    assert done.returncode == 0 and calls == ["test", ".venv/browser"]
+    assert done.returncode == 0 and calls == [*ALWAYS, ".venv/browser"]
     assert "Left out: make test-browser, for playwright could not be installed" in done.stdout
 
 
-@pytest.mark.parametrize("failing", ["test", "test-browser"])
+@pytest.mark.parametrize("failing", [*ALWAYS, "test-browser"])
 def test_ci_fails_where_a_test_fails(copy, failing):
     calls, done = run_ci(copy, "chromium", make=f'[ "$1" != {failing} ]')
     assert done.returncode != 0 and calls[-1] == failing

@@ -230,8 +230,8 @@ def browser_missing() -> str:
 
 def chromium() -> str | None:
     """Where the browser is; the environment's CHROMIUM comes first."""
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
-    return found or shutil.which("google-chrome")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 def axe_script() -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESOLUTION = {"min": "lowest-direct", "latest": "highest"}
-EXTRAS = ("coco", "lab", "scale", "test")
+EXTRAS = ("coco", "lab", "test")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
