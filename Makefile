@@ -6,6 +6,7 @@ READY := .venv/ready
 BROWSER := .venv/browser
 STARTUP := cache/ipython/profile_default/startup
 BOOK := .venv/book
+ONE_THREAD := OMP_NUM_THREADS=1  # for each of two test processes: two that take all cores are slow
 INSTALL_FLAGS := $(if $(CI),--quiet)
 
 # A virtual environment that no longer starts (its Python was removed) is made anew.
@@ -24,13 +25,14 @@ lint: $(READY)
 	$(PYTHON) -m ruff format --check .
 
 unit: $(READY)
-	$(PYTHON) -m pytest --cov=piaa_utils
+	$(ONE_THREAD) $(PYTHON) -m pytest --cov=piaa_utils -n 2 --dist loadfile
 
 nbval: $(READY)
 	mkdir -p $(STARTUP)
 	cp tests/warnings_are_errors.py $(STARTUP)
-	IPYTHONDIR=$(CURDIR)/cache/ipython $(PYTHON) -m pytest --nbval-lax --nbval-current-env \
-		--nbval-cell-timeout=300 $(wildcard notebooks/[0-9]*.ipynb)
+	IPYTHONDIR=$(CURDIR)/cache/ipython $(ONE_THREAD) $(PYTHON) -m pytest --nbval-lax \
+		--nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadscope \
+		$(wildcard notebooks/[0-9]*.ipynb)
 
 test-min: $(READY)  ## make test on the oldest versions that pyproject.toml allows
 	$(PYTHON) tests/drift/run.py min

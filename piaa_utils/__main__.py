@@ -22,6 +22,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line (by default the process's own) and run the command that it names."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="python -m piaa_utils", description=__doc__)
+    try:
+        run(parser, arguments)
+    except (ValueError, OSError, ImportError) as error:  # what a user can mend, in one sentence
+        missing = isinstance(error, ImportError) and error.name
+        mend = ": install what it needs with pip install -e ." if missing else ""
+        print(f"{parser.prog} {arguments[0]}: {error}{mend}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog} {' '.join(arguments[:1])}: interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def run(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+    """Run the command that the arguments name."""
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
@@ -30,11 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             module.add_arguments(command)
             command.set_defaults(run=module.run_command)
     options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:  # what a user can mend, said in one sentence
-        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    options.run(options)
 
 
 if __name__ == "__main__":

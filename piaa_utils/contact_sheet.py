@@ -18,7 +18,7 @@ from PIL import Image
 
 from piaa_utils.images import open_image
 from piaa_utils.pipeline import PIAA
-from piaa_utils.plots import _SHADE, HEAT, _where, centre_square
+from piaa_utils.plots import HEAT, SHADE, centre_square, where_highest
 
 if TYPE_CHECKING:
     from piaa_utils.predict import Tagged
@@ -102,7 +102,7 @@ def heat_picture(image: object, scores: np.ndarray) -> Image.Image:
     colours = mpl.colormaps[HEAT](share, bytes=True)[..., :3]
     layer = Image.fromarray(np.ascontiguousarray(colours)).resize((SIDE, SIDE), 0)
     grey = np.asarray(_square(image).convert("L"), dtype=float)[..., None] / 255
-    return Image.fromarray((np.asarray(layer) * (1 - _SHADE * (1 - grey))).astype(np.uint8))
+    return Image.fromarray((np.asarray(layer) * (1 - SHADE * (1 - grey))).astype(np.uint8))
 
 
 def _introduction(found: Tagged, shown: int) -> list[str]:
@@ -112,6 +112,8 @@ def _introduction(found: Tagged, shown: int) -> list[str]:
         "patches speak least for its class and dark where they speak most; each map has its own "
         "scale. What lies outside the square is not seen.</p>",
     ]
+    if found.notice:
+        text.insert(0, f"<p><strong>{escape(found.notice)}</strong></p>")
     if shown < len(found.names):
         text.append(f"<p>{shown} of {len(found.names)} pictures are shown.</p>")
     if found.problems:
@@ -133,9 +135,9 @@ def _article(piaa: PIAA, found: Tagged, index: int) -> str:
         class_name = found.classes[c]
         words = f"{escape(class_name)} {scores[c]:.2f}"
         words = f"<strong>{words}</strong>" if class_name in found.tags[index] else words
-        alt = f"Heat map of {class_name}, darkest {_where(map_of_class)}"
+        alt = f"Heat map of {class_name}, darkest {where_highest(map_of_class)}"
         figures.append(_figure(heat_picture(image, map_of_class), alt, words))
-    uncertain = f"<p>Uncertainty {found.uncertainty[index]:.2f}</p>"
+    uncertain = f"<p>Uncertainty {found.uncertainty[index]:.4f}</p>"
     return f'{head}<div class="row">{"".join(figures)}</div>{uncertain}</article>'
 
 

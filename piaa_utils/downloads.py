@@ -135,7 +135,8 @@ def download_world(name: str, data_root: str | os.PathLike, progress: bool = Tru
     Parameters
     ----------
     name : "voc07" (0.9 GB), "voc12" (2 GB) or "coco" (20 GB); twice that while it is unpacked.
-    data_root : the folder to unpack in, see :func:`piaa_utils.worlds.load_world`.
+    data_root : the folder to unpack in, see :func:`piaa_utils.worlds.load_world`. If it is the
+        data set's own folder, or VOCdevkit, what is missing is added to that.
 
     Returns
     -------
@@ -144,7 +145,8 @@ def download_world(name: str, data_root: str | os.PathLike, progress: bool = Tru
     Raises
     ------
     ValueError
-        NUS-WIDE, which has to be asked for; an unknown name; a damaged archive.
+        NUS-WIDE, which has to be asked for; an unknown name; a damaged archive; files are missing
+        in a folder that is not called as in the archives.
     OSError
         As :func:`fetch`.
     """
@@ -153,10 +155,26 @@ def download_world(name: str, data_root: str | os.PathLike, progress: bool = Tru
         raise ValueError(f"{world.where} Lay it out in {data_root / world.folder}.")
     for archive in ARCHIVES[name]:
         if not _is_there(name, data_root, archive):
+            base = _base(world.root(data_root), world.folder)
             file = data_root / "archives" / archive.url.rpartition("/")[2]
             fetch(archive.url, file, archive.md5, progress=progress)
-            unpack(file, data_root / archive.folder)
+            unpack(file, base / archive.folder)
     return world.root(data_root)
+
+
+def _base(root: Path, folder: str) -> Path:
+    """The folder in which `folder` is the data set's own folder `root`.
+
+    >>> _base(Path("/data/VOCdevkit/VOC2007"), "VOCdevkit/VOC2007").as_posix()
+    '/data'
+    """
+    whole, parts = Path(os.path.abspath(root)), Path(folder).parts
+    if whole.parts[-len(parts) :] != parts:
+        raise ValueError(
+            f"{root} holds a part of the data set, and the archives unpack to {folder}: rename it "
+            f"to that, or give another --data-root."
+        )
+    return whole.parents[len(parts) - 1]
 
 
 def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> int:
@@ -174,7 +192,8 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as beside:
         try:
-            if zipfile.is_zipfile(archive):
+            # A tar that ends in a zip looks like that zip.
+            if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
                 _unzip(archive, Path(beside))
             else:
                 with tarfile.open(archive) as tar:

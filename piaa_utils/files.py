@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and cells that no spreadsheet computes."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ def write_whole(path: str | os.PathLike, data: bytes) -> None:
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def no_formula(cell: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula: an apostrophe before it.
+
+    Examples
+    --------
+    >>> no_formula("=HYPERLINK(1).jpg"), no_formula("a=b.jpg")
+    ("'=HYPERLINK(1).jpg", 'a=b.jpg')
+    """
+    return f"'{cell}" if cell[:1] in tuple("=+-@\t\r") else cell

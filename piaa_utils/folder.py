@@ -157,7 +157,16 @@ def _read_rows(file: Path) -> tuple[list[str] | None, list[tuple[int, list[str]]
     top = text.lstrip().partition("\n")[0]
     delimiter = next((d for d in (",", "\t", ";") if d in top), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    rows = [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
+    rows = []
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        line = rows[-1][0] + 1 if rows else 1
+        raise ValueError(
+            f"{file}, line {line}: the row cannot be read ({error}); close its double quotes."
+        ) from None
     header = None
     if rows and not rows[0][1][0].strip().lower().endswith(SUFFIXES):
         header = [field.strip() for field in rows.pop(0)[1]]

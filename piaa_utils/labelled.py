@@ -79,7 +79,7 @@ class LabelledImages(Dataset):
         warnings.warn(f"{message} They are left out; `missing` lists them.", stacklevel=3)
 
 
-def first(data: Dataset, n: int) -> Dataset:
+def cut_to(data: Dataset, n: int) -> Dataset:
     """The data set cut to its first n images, in place.
 
     Parameters

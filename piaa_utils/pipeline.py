@@ -277,9 +277,15 @@ class PIAA(BaseEstimator):
         about, tensors = _read(path)
         saved = {"synonyms": None, "background": []} | about["settings"]
         if class_names is not None and list(class_names) != saved["class_names"]:
+            same = sorted(class_names) == sorted(saved["class_names"])
+            what, mend = (
+                ("the same classes in another order", "give them in its order")
+                if same
+                else ("other classes", "fit one for these")
+            )
             raise ValueError(
-                f"{path} was learned for other classes ({some(saved['class_names'])}; here "
-                f"{some(class_names)}): fit one for these, or load it without class_names."
+                f"{path} was learned for {what} ({some(saved['class_names'])}; here "
+                f"{some(class_names)}): {mend}, or load it without class_names."
             )
         for key in settings.keys() & saved.keys():
             expected = _listed(settings.pop(key))
@@ -350,16 +356,18 @@ class PIAA(BaseEstimator):
     def _encoded(self, images: object, desc: str, *more: str):
         """(indices, features) of each batch, by this and `more` encoders; fills ``skipped_``."""
         stream = batches(images, self.backbone_.preprocess, self.batch_size, self.progress, desc)
-        for indices, pixels in stream:
-            features = encode(self.backbone_, pixels, {self.encoder, *more})
-            for i, patches in zip(indices, features[self.encoder], strict=True):
-                if not patches.isfinite().all():
-                    raise ValueError(
-                        f"The features of {image_name(stream.images[i], i)} are not finite: leave "
-                        f"the image out, or check the backbone's weights."
-                    )
-            yield indices, features
-        self.skipped_ = stream.skipped
+        try:
+            for indices, pixels in stream:
+                features = encode(self.backbone_, pixels, {self.encoder, *more})
+                for i, patches in zip(indices, features[self.encoder], strict=True):
+                    if not patches.isfinite().all():
+                        raise ValueError(
+                            f"The features of {image_name(stream.images[i], i)} are not finite: "
+                            f"leave the image out, or check the backbone's weights."
+                        )
+                yield indices, features
+        finally:  # also where not one image can be read
+            self.skipped_ = stream.skipped
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "coef_"):

@@ -36,7 +36,7 @@ STYLE = {
     "savefig.dpi": 100,
 }
 _PANEL = 3.2  # inches
-_SHADE = 0.5  # of the image on the colours of a heat map
+SHADE = 0.5  # of the image on the colours of a heat map
 
 
 class Figure(matplotlib.figure.Figure):
@@ -186,7 +186,7 @@ def heat_map(
     layer = ax.imshow(scores, cmap=HEAT, vmin=low, vmax=high, interpolation="nearest", **frame)
     lightness = np.asarray(centre_square(picture).convert("L")) / 255
     shade = np.zeros((*lightness.shape, 4))  # black, the more opaque the darker the image
-    shade[..., 3] = _SHADE * (1 - lightness)
+    shade[..., 3] = SHADE * (1 - lightness)
     ax.imshow(shade, **frame)
     if mask is not None:
         _outline(ax, np.asarray(mask, dtype=bool), picture)
@@ -248,7 +248,8 @@ def scene_figure(
         heading = name if score is None else f"{name} {float(score):.2f}"
         absent = mask is not None and not np.asarray(mask).any()
         layer = heat_map(ax, image, scores_of_class, mask, heading + "\n(absent)" * absent, limits)
-        words.append(f"{heading}{', not in the image' * absent}, highest {_where(scores_of_class)}")
+        place = where_highest(scores_of_class)
+        words.append(f"{heading}{', not in the image' * absent}, highest {place}")
     figure.colorbar(layer, ax=list(axes), label=label, shrink=0.8, aspect=25)
     figure.suptitle(title)
     figure.alt_text = (
@@ -353,8 +354,14 @@ def _bare(ax: Axes, title: str) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _where(scores: np.ndarray) -> str:
-    """Say in words where the highest score lies."""
+def where_highest(scores: np.ndarray) -> str:
+    """Say in words where the highest score of a grid lies.
+
+    Examples
+    --------
+    >>> where_highest(np.array([[0.1, 0.2], [0.9, 0.3]]))
+    'at the bottom left'
+    """
     row, column = np.unravel_index(scores.argmax(), scores.shape)
     vertical = ("top ", "", "bottom ")[int(3 * (row + 0.5) / len(scores))]
     horizontal = ("left", "", "right")[int(3 * (column + 0.5) / len(scores))]

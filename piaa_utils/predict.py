@@ -17,7 +17,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +28,18 @@ from piaa_utils.constants import CONSTANTS
 from piaa_utils.contact_sheet import contact_sheet
 from piaa_utils.datasets import data_dir
 from piaa_utils.encoders import ENCODERS
-from piaa_utils.files import write_whole
+from piaa_utils.files import no_formula, write_whole
 from piaa_utils.images import image_name, list_images
 from piaa_utils.messages import some
 from piaa_utils.pipeline import PIAA
 
 TOP = 3  # tags of an image, at most
 FEW = 100  # images to learn from; fewer and the command says so
+# Endings of pictures that a folder's search passes over.
+PASSED_OVER = tuple(
+    ".heic .heif .hif .avif .jxl .jp2 .jpe .jfif .tga .psd .svg .raw .dng .cr2 .cr3 .nef .arw .orf "
+    ".raf .rw2".split()
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Tagged:
     tags : n tuples of class names, best first.
     uncertainty : [n] from 0 to 1, see :func:`uncertainty`; NaN for an unreadable image.
     problems : {index: why the image could not be read}.
+    notice : what to know before the tags are believed, see :func:`photo_notice`.
     """
 
     images: Sequence
@@ -58,6 +64,7 @@ class Tagged:
     tags: list[tuple[str, ...]]
     uncertainty: np.ndarray
     problems: dict[int, str]
+    notice: str = ""
 
 
 def tag_images(
@@ -94,7 +101,8 @@ def tag_images(
     images = list_images(images)
     _check_rule(top, threshold)
     scores = piaa.predict_proba(images)
-    if notice := photo_notice(piaa.backbone_, images):
+    notice = photo_notice(piaa.backbone_, images)
+    if notice:
         warnings.warn(notice, stacklevel=2)
     problems = {index: reason for index, _, reason in piaa.skipped_}
     plain = isinstance(images, list)  # a Dataset would fetch each image again for its name
@@ -103,7 +111,7 @@ def tag_images(
         threshold = 1 / (len(piaa.class_names) + len(piaa.background))
     tags = choose_tags(scores, piaa.class_names, top, threshold)
     classes = tuple(piaa.class_names)
-    return Tagged(images, names, classes, scores, tags, uncertainty(scores), problems)
+    return Tagged(images, names, classes, scores, tags, uncertainty(scores), problems, notice)
 
 
 def choose_tags(
@@ -140,7 +148,8 @@ def uncertainty(scores: np.ndarray) -> np.ndarray:
     """How evenly the scores of an image are spread: their entropy over its largest value, [n].
 
     0: one class has all. 1: all have the same. Scores of an image are first brought to sum 1, so
-    what background classes took does not count. It goes with the errors of the default rule, as
+    what background classes took does not count. Where scores lie close to even, all values lie
+    close to 1, and their order is what counts. It goes with the errors of the default rule, as
     notebook 08 measures, in the mini world more with few classes than with many.
 
     Examples
@@ -261,10 +270,17 @@ def find_images(arguments: Sequence[str | os.PathLike]) -> list[Path]:
         There is no such file, or none fits the pattern.
     ValueError
         There is no image in a folder, or no argument.
+
+    Warns
+    -----
+    UserWarning
+        A folder has files that end like pictures, but not with an image suffix, as .heic.
     """
     found: list[Path] = []
     for argument in map(os.fspath, arguments):
         if os.path.exists(argument):
+            if os.path.isdir(argument):
+                _name_passed_over(Path(argument))
             found += list_images(argument)
             continue
         matches = sorted(glob.glob(argument, recursive=True))
@@ -280,21 +296,39 @@ def find_images(arguments: Sequence[str | os.PathLike]) -> list[Path]:
     return list(once.values())
 
 
+def _name_passed_over(folder: Path) -> None:
+    passed = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PASSED_OVER and not path.name.startswith(".") and path.is_file()
+    )
+    if passed:
+        warnings.warn(
+            f"Left out in {folder}, for their endings are not searched for: {len(passed)} that may "
+            f"be pictures, {some(passed)}. Save them as JPEG or PNG.",
+            stacklevel=3,
+        )
+
+
 # What is written
 
 
 def tags_csv(found: Tagged) -> str:
-    """One line an image: file, tags (between ``; ``), uncertainty, problem, a score a class."""
+    """One line an image: file, tags (between ``; ``), uncertainty, problem, a score a class.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     scores = [f"score:{name}" for name in found.classes]
     writer.writerow(["file", "tags", "uncertainty", "problem", *scores])
     for i, name in enumerate(found.names):
-        tags, problem = "; ".join(found.tags[i]), found.problems.get(i, "")
+        tags = "; ".join(map(no_formula, found.tags[i]))
+        problem = no_formula(found.problems.get(i, ""))
         numbers = [
             "" if np.isnan(x) else f"{x:.6g}" for x in (found.uncertainty[i], *found.scores[i])
         ]
-        writer.writerow([name, tags, numbers[0], problem, *numbers[1:]])
+        writer.writerow([no_formula(name), tags, numbers[0], problem, *numbers[1:]])
     return text.getvalue()
 
 
@@ -314,7 +348,8 @@ def tags_json(found: Tagged) -> str:
     return json.dumps(about, indent=1, ensure_ascii=False) + "\n"
 
 
-FORMATS = {".csv": tags_csv, ".json": tags_json}
+# Without the mark at the beginning of "utf-8-sig", Excel misreads a CSV file's umlauts.
+FORMATS = {".csv": (tags_csv, "utf-8-sig"), ".json": (tags_json, "utf-8")}
 
 
 def save_tags(path: str | os.PathLike, found: Tagged, force: bool = False) -> None:
@@ -330,15 +365,30 @@ def save_tags(path: str | os.PathLike, found: Tagged, force: bool = False) -> No
         It cannot be written.
     """
     check_targets([path], force)
-    write = FORMATS.get(Path(path).suffix.lower())
-    if write is None:
-        raise ValueError(f"{path} must end in {' or '.join(FORMATS)}.")
+    check_ending(path, FORMATS)
+    write, encoding = FORMATS[Path(path).suffix.lower()]
     # File names that are no UTF-8 keep their bytes.
-    write_whole(path, write(found).encode("utf-8", "surrogateescape"))
+    write_whole(path, write(found).encode(encoding, "surrogateescape"))
 
 
-def check_targets(paths: Sequence[str | os.PathLike], force: bool) -> None:
-    """Refuse to write over what is there, before any work is done.
+def check_ending(path: str | os.PathLike, endings: Iterable[str], option: str = "") -> None:
+    """Refuse a file that does not end as its kind does.
+
+    Raises
+    ------
+    ValueError
+        Another ending; capitals are the same.
+    """
+    if Path(path).suffix.lower() not in endings:
+        raise ValueError(f"{option} {path} must end in {' or '.join(endings)}.".lstrip())
+
+
+def check_targets(
+    paths: Sequence[str | os.PathLike],
+    force: bool,
+    inputs: Iterable[str | os.PathLike] = (),
+) -> None:
+    """Refuse to write over what is there, and always over `inputs`, before any work is done.
 
     Raises
     ------
@@ -347,9 +397,12 @@ def check_targets(paths: Sequence[str | os.PathLike], force: bool) -> None:
     FileNotFoundError
         There is no folder to write into.
     ValueError
-        Two results would go into one file.
+        Two results would go into one file, or one into a file of `inputs`.
     """
+    read = {Path(path).resolve() for path in inputs}
     for path in map(Path, paths):
+        if path.resolve() in read:
+            raise ValueError(f"{path} is read here, and is not written over: name another file.")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}.")
         if path.is_dir():
@@ -368,7 +421,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="files, folders or patterns in quotes")
     add("--out", type=Path, required=True, help="tags and scores, a .csv or .json file")
-    add("--html", type=Path, help="a contact sheet with heat maps, one file for any browser")
+    add("--html", type=Path, help="a contact sheet with heat maps, one .html file for any browser")
     add("--review", type=int, default=0, metavar="N", help="list the N images to look at first")
     add("--force", action="store_true", help="write over files that are there")
     words = parser.add_argument_group("what to look for")
@@ -391,40 +444,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
 
 
+# What each file that is written ends in.
+ENDINGS = {"out": tuple(FORMATS), "html": (".html", ".htm"), "save": (".safetensors",)}
+
+# What the package says of arguments, and what they are called here.
+_SHELL = {
+    "pretrained=": "--pretrained ",
+    "model=": "--backbone ",
+    "the model must be": "--backbone must be",
+    "as backbone (and pretrained)": "as --backbone (and --pretrained)",
+    "as pretrained": "as --pretrained",
+}
+
+
 def run_command(options: argparse.Namespace) -> None:
     """``python -m piaa_utils predict``: learn or load, tag, write, say what was done."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
-        _predict(options)
+        warnings.showwarning = lambda said, *_: print(f"note: {_shell(said)}", file=sys.stderr)
+        try:
+            _predict(options)
+        except (ValueError, OSError) as error:
+            if _shell(error) == str(error):
+                raise
+            raise ValueError(_shell(error)) from error
+
+
+def _shell(said: object) -> str:
+    """A message with the names of options for those of Python's arguments."""
+    text = str(said)
+    for words, option in _SHELL.items():
+        text = text.replace(words, option)
+    return text
 
 
 def _predict(options: argparse.Namespace) -> None:
-    targets = [path for path in (options.out, options.html, options.save) if path]
-    check_targets(targets, options.force)
-    if options.out.suffix.lower() not in FORMATS:
-        raise ValueError(f"--out {options.out} must end in {' or '.join(FORMATS)}.")
+    targets = {name: path for name in ENDINGS if (path := getattr(options, name))}
+    for name, path in targets.items():
+        check_ending(path, ENDINGS[name], f"--{name}")
     _check_rule(options.top, options.threshold)
     if options.review < 0:
         raise ValueError(f"--review must be 0 or more, not {options.review}.")
+    learn = options.classifier is None
+    if options.save and not learn:
+        raise ValueError("--save keeps what was learned: leave it out with --classifier.")
+    words = _words(options)
+    if learn:
+        _check_classes(words)
     images = find_images(options.images)
-    piaa = _classifier(options, images)
+    source = find_images([options.fit_on]) if options.fit_on else images
+    others = (options.classes, options.background, options.classifier, options.pretrained)
+    check_targets([*targets.values()], options.force, [*images, *source, *filter(None, others)])
+    piaa = _learn(options, words, source) if learn else _load(options, words)
     found = tag_images(piaa, images, options.top, options.threshold)
     first = needs_a_look(found, options.review)
+    page = contact_sheet(piaa, found, first) if options.html else ""
+    # Written once all is done: what was written would stop the next attempt.
     save_tags(options.out, found, options.force)
     if options.html:
-        page = contact_sheet(piaa, found, first)
         write_whole(options.html, page.encode("utf-8", "replace"))
+    if options.save:
+        piaa.save(options.save)
     print(summary(found))
     if first:
         print("Look at these first:")
     for i in first:
         why = found.problems.get(i) or (
             f"{found.names[i]}: {', '.join(found.tags[i]) or 'no tag'}, "
-            f"uncertainty {found.uncertainty[i]:.2f}"
+            f"uncertainty {found.uncertainty[i]:.4f}"
         )
         print(f"  {why}")
-    print(f"Saved: {', '.join(map(str, targets))}")
+    print(f"Saved: {', '.join(map(str, targets.values()))}")
 
 
 def summary(found: Tagged) -> str:
@@ -443,46 +533,84 @@ def summary(found: Tagged) -> str:
     return "\n".join(lines)
 
 
-def _classifier(options: argparse.Namespace, images: list[Path]) -> PIAA:
-    """The saved classifier, or one learned from --fit-on or from the images themselves."""
+def _words(options: argparse.Namespace) -> dict:
+    """The classes and how they are read, as arguments of PIAA: those that were given."""
     words = {}
     if options.classes is not None:
         words["class_names"], words["synonyms"] = read_classes(options.classes)
     if options.background is not None:
         words["background"], others = read_classes(options.background)
-        if others:
-            words["synonyms"] = words.get("synonyms", {}) | others
+        words["synonyms"] = words.get("synonyms", {}) | others
     if options.template is not None:
         words["templates"] = options.template
     if options.encoder is not None:
         words["encoder"] = options.encoder
-    real = options.backbone not in (None, MINI)
-    if options.classifier is not None:
-        if options.save is not None:
-            raise ValueError("--save keeps what was learned: leave it out with --classifier.")
-        words |= CONSTANTS[options.scales] if options.scales else {}
-        given = {"backbone": options.backbone, "pretrained": options.pretrained}
-        return PIAA.load(options.classifier, **given, device=options.device, **words)
-    if options.classes is None:
+    return words
+
+
+def _check_classes(words: dict) -> None:
+    """Refuse classes that nothing can be learned for, before any work is done."""
+    if "class_names" not in words:
         raise ValueError('Say what to look for, --classes "dog, cat", or load --classifier.')
-    words |= CONSTANTS[options.scales or ("voc07" if real else "mini")]
-    piaa = PIAA(
-        backbone=options.backbone or MINI,
-        pretrained=options.pretrained,
-        device=options.device,
-        **words,
-    )
-    source = find_images([options.fit_on]) if options.fit_on else images
+    classes, background = words["class_names"], words.get("background", [])
+    synonyms = words["synonyms"]
+    every = [n for name in (*classes, *background) for n in (name, *synonyms.get(name, ()))]
+    if twice := next((name for name, n in Counter(every).items() if n > 1), None):
+        raise ValueError(f"{twice!r} is in --classes and in --background: remove one.")
+    if len(classes) + len(background) < 2:
+        raise ValueError(
+            f"Classes are compared, so there must be two or more, not only {classes[0]!r}: add what"
+            f' else the images may show to --classes, or as --background "grass, sky".'
+        )
+
+
+_ASKED = {
+    "--classes": "class_names",
+    "--background": "background",
+    "--template": "templates",
+    "--encoder": "encoder",
+}
+
+
+def _load(options: argparse.Namespace, words: dict) -> PIAA:
+    """The saved classifier, if it was learned with the words given; with the scales given."""
+    given = {"backbone": options.backbone, "pretrained": options.pretrained}
+    piaa = PIAA.load(options.classifier, **given, device=options.device)
+    saved = piaa.get_params(deep=False)
+    for option, name in _ASKED.items():
+        there, here = _typed(saved, name), _typed(words, name)
+        if name in words and there != here:
+            raise ValueError(
+                f'{options.classifier} was learned with {option} "{there}", not "{here}": leave '
+                f"{option} out, or learn another without --classifier."
+            )
+    if options.scales:
+        scales = CONSTANTS[options.scales]
+        piaa.set_params(cls_scale=scales["cls_scale"], patch_scale=scales["patch_scale"])
+    return piaa
+
+
+def _typed(settings: dict, name: str) -> str:
+    """A setting as it is typed: ``cat = kitten, dog``."""
+    value, synonyms = settings.get(name) or (), settings.get("synonyms") or {}
+    if isinstance(value, str):
+        return value
+    return ", ".join(" = ".join([each, *synonyms.get(each, ())]) for each in value)
+
+
+def _learn(options: argparse.Namespace, words: dict, source: list[Path]) -> PIAA:
+    """A classifier learned from the images of `source`."""
+    backbone = options.backbone or MINI
+    words |= CONSTANTS[options.scales or ("mini" if backbone == MINI else "voc07")]
+    piaa = PIAA(backbone=backbone, pretrained=options.pretrained, device=options.device, **words)
     if len(source) < FEW:
         warnings.warn(
-            f"The classifier is learned from {len(source)} images only: a folder of {FEW} or "
-            f"more of the same kind, --fit-on, makes it steadier.",
+            f"The classifier is learned from only {len(source)} "
+            f"{'image' if len(source) == 1 else 'images'}: a folder of {FEW} or more of the same "
+            f"kind, --fit-on, makes it steadier.",
             stacklevel=2,
         )
-    piaa.fit(source)
-    if options.save is not None:
-        piaa.save(options.save)
-    return piaa
+    return piaa.fit(source)
 
 
 def _check_rule(top: int, threshold: float | None) -> None:

@@ -9,6 +9,7 @@ with the number of pictures, but for a row of scores each.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from piaa_utils.messages import some
 from piaa_utils.metrics import bootstrap_map, mean_average_precision
 from piaa_utils.pipeline import PIAA, identity
 from piaa_utils.purification import PER_IMAGE
-from piaa_utils.resume import Keeper, State, key_of
+from piaa_utils.resume import Keeper, State, differing, key_of
 from piaa_utils.selection import PatchBank
 from piaa_utils.worlds import load_world
 
@@ -78,10 +79,11 @@ SCALES_FROM = {
     "nus": "released code, settings for NUS-WIDE",
     MINI: "ours, chosen on val and val_unseen of the mini world",
 }
-# The modules and libraries that a result depends on.
+# The modules and libraries that a result depends on. Those that read a data set are not here:
+# the names, pictures and labels that they gave are compared themselves.
 CODE = (
-    "aggregation backbone checkpoint coco constants datasets encoders gda images metrics nus_wide "
-    "pipeline purification reproduce resume selection worlds"
+    "aggregation backbone checkpoint constants encoders gda images metrics pipeline purification "
+    "reproduce resume selection"
 ).split()
 LIBRARIES = "torch torchvision open_clip_torch numpy scipy scikit-learn pillow".split()
 
@@ -91,8 +93,30 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def bare(source: bytes) -> str:
+    """Python code without comments, docstrings and layout.
+
+    Examples
+    --------
+    >>> bare(b"def f():  # why\\n    'What.'\\n    return  1")
+    'def f():\\n    return 1'
+    """
+    tree = ast.parse(source)
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return ast.unparse(tree)
+
+
 # Taken when the modules are loaded: the code that runs, not what a file may become meanwhile.
-CODE_HASH = sha256(b"".join(Path(__file__).with_name(f"{n}.py").read_bytes() for n in CODE))
+SOURCES = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in CODE]
+
+
+@cache
+def code_hash() -> str:
+    """The SHA-256 of the code that a result depends on; comments and docstrings do not count."""
+    return sha256("\n".join(map(bare, SOURCES)).encode())
 
 
 # What a run is
@@ -140,7 +164,7 @@ class Job:
             "variants": VARIANTS,
             "batch_size": self.batch_size,
             "device": device_name(self.backbone.device),
-            "code_hash": CODE_HASH,
+            "code_hash": code_hash(),
             "versions": {name: version(name) for name in LIBRARIES},
         }
         return json.loads(json.dumps(about))
@@ -155,10 +179,11 @@ class Job:
         return [(encoder, variant) for encoder in self.encoders for variant in VARIANTS]
 
     def stem(self, encoder: str) -> str:
-        """The name of a result's files; what is not the paper's setting is in it."""
-        parts = [self.dataset, encoder]
-        if self.backbone.name != MINI and not papers_clip(self.backbone.name, self.weights):
-            parts.append(re.sub(r"[^\w.@-]+", "-", self.backbone.name))
+        """The name of a result's files; what is not the data set's usual setting is in it."""
+        parts, name = [self.dataset, encoder], self.backbone.name
+        usual = name == MINI if self.dataset == MINI else papers_clip(name, self.weights)
+        if not usual:
+            parts.append(re.sub(r"[^\w.@-]+", "-", name))
         if self.backbone.precision != "fp32":
             parts.append(self.backbone.precision)
         if self.limit is not None:
@@ -441,17 +466,20 @@ def run(job: Job) -> list[dict[str, Any]]:
     """Measure, or go on measuring, and write the results: one for each encoder, in order.
 
     A result that is there already for exactly these settings is read, not measured again. One for
-    other settings is moved to ``replaced/``.
+    other settings, or without its files, is named, and in the end moved to ``replaced/``.
 
     Raises
     ------
     ValueError, OSError
-        On pictures or weights that cannot be used, or files that cannot be written.
+        On pictures or weights that cannot be used, files that cannot be written, or another process
+        that is at work on the same.
     """
     keeper = Keeper(job.out, job.dataset, job.identity)
     there = {}
     if not keeper.path.is_file():
-        keeper.finish()  # what a run that was killed while it tidied up left behind
+        if keeper.folder.is_dir():  # what a run that was killed while it tidied up left behind
+            with keeper.alone():
+                keeper.finish()
         there = {e: r for e in job.encoders if (r := finished(job, e)) is not None}
         for encoder in there:
             path = job.out / f"{job.stem(encoder)}.json"
@@ -460,25 +488,47 @@ def run(job: Job) -> list[dict[str, Any]]:
     if rest:
         job = replace(job, encoders=rest)
         keeper = Keeper(job.out, job.dataset, job.identity)
-        keeper.name_others()
-        state = keeper.load(job.empty_banks(), job.backbone)
-        learn(job, keeper, state)
-        score(job, keeper, state)
-        there |= write_results(job, keeper, state)
-        keeper.finish()
+        with keeper.alone():
+            keeper.name_others()
+            for encoder in rest:
+                if why := why_again(job, encoder):
+                    path = job.out / f"{job.stem(encoder)}.json"
+                    print(f"Measuring again: {path} {why}. It stays until the new one is there.")
+            state = keeper.load(job.empty_banks(), job.backbone)
+            learn(job, keeper, state)
+            score(job, keeper, state)
+            there |= write_results(job, keeper, state)
+            keeper.finish()
     return [there[e] for e in sorted(there, key=[*there, *rest].index)]
 
 
 def finished(job: Job, encoder: str) -> dict[str, Any] | None:
-    """The result that is there for exactly these settings, or None."""
+    """The result that is there for exactly these settings, with all its files, or None."""
     path = job.out / f"{job.stem(encoder)}.json"
-    if not path.is_file():
-        return None
+    return read_result(path) if path.is_file() and not why_again(job, encoder) else None
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a result's file says; nothing where it is damaged."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        return None
-    return result if result.get("key") == key_of(job.of(encoder)) else None
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def why_again(job: Job, encoder: str) -> str:
+    """What is wrong with the result that is there; "" if nothing is, or none is there."""
+    path, ours = job.out / f"{job.stem(encoder)}.json", job.of(encoder)
+    if not path.is_file():
+        return ""
+    result = read_result(path)
+    if not {"key", "settings", "files"} <= result.keys():
+        return "is damaged"
+    if result["key"] != key_of(ours):
+        return "has other " + ("; ".join(differing(result["settings"], ours)) or "key")
+    gone = [name for name in result["files"].values() if not (job.out / name).is_file()]
+    return f"lacks its file {gone[0]}" if gone else ""
 
 
 def write_results(job: Job, keeper: Keeper, state: State) -> dict[str, dict[str, Any]]:
@@ -577,18 +627,21 @@ def differences(job: Job, state: State, encoder: str) -> list[str]:
 
 
 def move_old(job: Job, encoder: str) -> None:
-    """Move the files of an older result of other settings into ``replaced/``."""
-    stem, key = job.stem(encoder), key_of(job.of(encoder))
-    path = job.out / f"{stem}.json"
-    if not path.is_file() or finished(job, encoder) is not None:
+    """Move the files of a result that cannot stay (see ``why_again``) into ``replaced/``."""
+    stem, why = job.stem(encoder), why_again(job, encoder)
+    if not why:
         return
+    path = job.out / f"{stem}.json"
     stamp = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
-    folder = job.out / "replaced" / f"{stem}-{stamp}"
+    folder, number = job.out / "replaced" / f"{stem}-{stamp}", 1
+    while (folder / path.name).exists():  # the last file of a result that is moved
+        number += 1
+        folder = folder.with_name(f"{stem}-{stamp}-{number}")
     folder.mkdir(parents=True, exist_ok=True)
     for name in [f"{stem}-{part}.safetensors" for part in (*VARIANTS, "scores")] + [path.name]:
         if (job.out / name).is_file():
             os.replace(job.out / name, folder / name)
-    print(f"The older result {path.name}, of other settings, is now in {folder} (new: {key}).")
+    print(f"The older result {path.name} {why}: it is now in {folder}.")
 
 
 def format_results(results: Sequence[dict[str, Any]], difficult: str = "both") -> str:

@@ -6,14 +6,18 @@ depends on, and is used for exactly those settings and no others.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -24,6 +28,7 @@ from piaa_utils.selection import COLUMNS, PatchBank
 
 SAVING_SHARE = 0.05  # of the time, at most about so much goes into writing checkpoints
 BROKEN = (SafetensorError, KeyError, TypeError, ValueError, OSError)  # what bad files raise
+LONGEST = 60  # of a setting that a message repeats; hashes are longer
 NOTED = ("stage", "done", "resumed", "skipped", "seconds")
 
 
@@ -64,7 +69,42 @@ class Keeper:
         self.about, self.name = about, name
         self.folder = Path(out) / "unfinished" / f"{name}-{key_of(about)}"
         self.path = self.folder / "checkpoint.safetensors"
+        self.lock = self.folder / "lock"
         self._took, self._saved_at = 0.0, float("-inf")
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """A context in which no other process has this folder. The lock of a dead one is taken.
+
+        Raises
+        ------
+        OSError
+            If another process has it, or the lock cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        try:
+            file = os.open(self.lock, flags)
+        except FileExistsError:
+            pid = owner(self.lock)
+            if pid not in (0, os.getpid()) and psutil.pid_exists(pid):
+                raise OSError(
+                    f"The process {pid} is at work on the same settings in {self.folder}: wait "
+                    f"for it, choose another --out, or, if it is another program, remove "
+                    f"{self.lock}."
+                ) from None
+            self.lock.unlink()
+            file = os.open(self.lock, flags)
+        with open(file, "w") as lock:
+            lock.write(str(os.getpid()))
+        try:
+            yield
+        finally:
+            if owner(self.lock) == os.getpid():
+                self.lock.unlink()
+            with contextlib.suppress(OSError):  # of folders that hold something
+                self.folder.rmdir()
+                self.folder.parent.rmdir()
 
     def classifier_file(self, encoder: str, variant: str) -> Path:
         """Where the classifier of a row is kept; written before a checkpoint that needs it."""
@@ -136,19 +176,19 @@ class Keeper:
             if path == self.path:
                 continue
             try:
-                theirs = read(path)[0]["of"]
-                names = sorted(k for k in self.about if theirs.get(k) != self.about[k])
-                print(f"Left alone: the unfinished run {path.parent}, of other {', '.join(names)}.")
+                what = "of other " + "; ".join(differing(read(path)[0]["of"], self.about))
             except BROKEN:
-                print(f"Left alone: the unfinished run {path.parent}, which cannot be read.")
+                what = "which cannot be read"
+            print(
+                f"Left alone: the unfinished run {path.parent}, {what}. If you do not want to go "
+                f"on with it, remove that folder."
+            )
 
     def finish(self) -> None:
         """Remove the checkpoint, then all that belongs to it."""
-        if not self.folder.is_dir():
-            return
         self.path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-        if not any(self.folder.parent.iterdir()):
+        with contextlib.suppress(OSError):  # another run is in there
             self.folder.parent.rmdir()
 
 
@@ -176,6 +216,35 @@ def set_aside(path: Path) -> Path:
     while (aside := folder.with_name(f"{folder.name}.aside-{number}")).exists():
         number += 1
     return path.rename(aside)
+
+
+def owner(lock: Path) -> int:
+    """The process that a lock file names; 0 where there is no file, or none is named."""
+    try:
+        return int(lock.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def differing(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """The settings of ours that differ from theirs, in words, with both values if they are short.
+
+    Examples
+    --------
+    >>> differing({"a": 1, "b": 2, "c": {"d": 3}}, {"a": 1, "b": 4, "c": {"d": 5}})
+    ['b (2, here 4)', 'c: d (3, here 5)']
+    """
+    out = []
+    for name, here in sorted(ours.items()):
+        there = theirs.get(name)
+        if there == here:
+            continue
+        if isinstance(there, dict) and isinstance(here, dict):
+            out += [f"{name}: {more}" for more in differing(there, here)] or [name]
+        else:
+            short = max(len(str(there)), len(str(here))) <= LONGEST
+            out.append(f"{name} ({there}, here {here})" if short else name)
+    return out
 
 
 def key_of(about: dict[str, Any]) -> str:

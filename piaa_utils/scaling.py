@@ -40,11 +40,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from piaa_utils.backbone import Backbone, load_backbone
-from piaa_utils.images import UnreadableImage, batches, list_images, report_skipped
+from piaa_utils.images import UnreadableImage, list_images, report_skipped
 from piaa_utils.pipeline import PIAA, identity
 from piaa_utils.selection import PatchBank
 
 try:
+    import dask
     from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 except ImportError as error:
     raise ImportError(
@@ -52,6 +53,9 @@ except ImportError as error:
     ) from error
 
 BATCHES_PER_SHARD = 8
+# Dask lets its processes give freed memory back at once; CLIP's next layer asks for it again, and
+# an image then costs twice the processor time.
+KEEP_MEMORY = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
 THREADS = 1  # of PyTorch in each worker
 LEARNED = ("text_", "coef_", "intercept_")
 _BAR_DELAY = 2.0  # seconds, as in piaa_utils.images
@@ -120,7 +124,8 @@ def connect(address: str | None = None, workers: int = 2) -> Iterator[Client]:
         raise ValueError(f"workers must be 1 or more, but is {workers}.")
     options = {"n_workers": workers, "threads_per_worker": 1}
     options["dashboard_address"] = ":0"  # a free port; the usual one may be another cluster's
-    cluster = LocalCluster(**options, silence_logs=logging.CRITICAL)
+    with dask.config.set(KEEP_MEMORY):
+        cluster = LocalCluster(**options, silence_logs=logging.CRITICAL)
     with cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
@@ -398,7 +403,7 @@ def _select_shard(
     """Stage I of one shard, whose images are numbered from `first` on."""
     piaa = _loaded(settings, expected, threads)
     now, start, cpu = time.time(), time.perf_counter(), time.process_time()
-    bank, skipped = _or_skipped(lambda: piaa.select(paths, first_id=first), piaa, paths, first)
+    bank, skipped = _or_skipped(lambda: piaa.select(paths, first_id=first), piaa, first)
     log = Shard(
         first,
         len(paths),
@@ -420,25 +425,21 @@ def _predict_shard(
     for name, value in learned.items():
         setattr(piaa, name, value.to(piaa.backbone_.device))
     piaa._remember()
-    rows, skipped = _or_skipped(lambda: piaa.predict_proba(paths), piaa, paths, first)
+    rows, skipped = _or_skipped(lambda: piaa.predict_proba(paths), piaa, first)
     if rows is None:
         rows = np.full((len(paths), len(piaa.class_names)), np.nan, np.float32)
     return first, rows, skipped
 
 
-def _or_skipped(work: Callable[[], Any], piaa: PIAA, paths: list[str], first: int):
+def _or_skipped(work: Callable[[], Any], piaa: PIAA, first: int):
     """(result, skipped) of a shard; the result is None where not one image can be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the client names what was skipped, once for all shards
         try:
-            result, skipped = work(), piaa.skipped_
+            result = work()
         except UnreadableImage:
-            stream = batches(paths, piaa.backbone_.preprocess, piaa.batch_size, progress=False)
-            with contextlib.suppress(UnreadableImage):
-                for _ in stream:
-                    raise  # pragma: no cover  (an image that can be read after all)
-            result, skipped = None, stream.skipped
-    return result, [(first + i, name, reason) for i, name, reason in skipped]
+            result = None
+    return result, [(first + i, name, reason) for i, name, reason in piaa.skipped_]
 
 
 def _loaded(settings: bytes, expected: dict, threads: int) -> PIAA:

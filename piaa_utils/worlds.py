@@ -21,7 +21,8 @@ class World:
     splits : what it calls the splits "learn" (to learn from, without labels), "val" (to choose
         settings on, with labels) and "test". "val" is half of VOC07's "learn", and all of it
         for the other three, which have no split to spare.
-    marks : folders of which it has one; they tell it from an empty folder.
+    marks : folders (or files) of which it has one; they tell it from any other folder. Folders
+        say so for sure, files only where there is no `folder`.
     """
 
     folder: str
@@ -34,6 +35,8 @@ class World:
     def root(self, data_root: str | os.PathLike) -> Path:
         """The data set's own folder: under `data_root`, or `data_root` itself."""
         data_root = Path(data_root)
+        if any((data_root / mark).is_dir() for mark in self.marks):
+            return data_root  # also if a copy was unpacked within it
         parts = Path(self.folder).parts
         for start in range(len(parts)):
             if (path := data_root.joinpath(*parts[start:])).is_dir():
@@ -73,7 +76,7 @@ WORLDS = {
         {"learn": "train2014", "val": "train2014", "test": "val2014"},
         COCO_CLASSES,
         coco.WHERE,
-        ("annotations",),
+        ("annotations", "train2014", "val2014"),
         coco.COCO,
     ),
     "nus": World(

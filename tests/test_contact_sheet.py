@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -96,6 +97,14 @@ def test_tags_scores_and_unreadable_pictures_are_said(found):
     text = contact_sheet(Fitted(), found)
     assert "<strong>cat 0.50</strong>" in text and "<figcaption>sofa 0.10<" in text
     assert "Could not be read. b.jpg" in text and "1 of 3 could not be read" in text
+
+
+def test_what_speaks_against_the_tags_stands_first(found):
+    text = contact_sheet(Fitted(), replace(found, notice="No <photographs>."))
+    assert "No &lt;photographs&gt;." in text
+    page = Page(text).text
+    assert page.index("No <photographs>.") < page.index("Classes:") < page.index("c.jpg")
+    assert "<strong>No" not in contact_sheet(Fitted(), found)
 
 
 def test_a_long_sheet_says_what_it_leaves_out(found):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -221,6 +222,17 @@ def test_members_outside_the_folder_are_refused(tmp_path):
     assert not list(tmp_path.rglob("evil")) and not list((tmp_path / "deep/target").iterdir())
 
 
+def test_a_tar_that_ends_in_a_zip_is_no_zip(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_text("a")
+    zip_of(source, tmp_path / "z.zip").rename(source / "z.zip")
+    archive = tar_of(source, tmp_path / "a.tar")
+    assert zipfile.is_zipfile(archive), "or this tests nothing"
+    assert unpack(archive, tmp_path / "target") == 2
+    assert sorted(path.name for path in (tmp_path / "target").iterdir()) == ["a", "z.zip"]
+
+
 def test_damaged_archives(tmp_path):
     (tmp_path / "page.tar").write_text("<html>please log in</html>")
     source = tmp_path / "source"
@@ -248,7 +260,9 @@ def test_the_table_of_archives():
         assert ours.md5 == theirs["md5"] and ours.url.endswith(f"/{theirs['filename']}")
 
 
-def test_voc_is_fetched_and_unpacked_once(server, tmp_path, monkeypatch):
+@pytest.fixture
+def voc(server, tmp_path, monkeypatch):
+    """VOC07 on the server: one archive a split."""
     archives = []
     for split, scenes in {"trainval": {"1": []}, "test": {"2": [("dog", 0)]}}.items():
         write_voc(tmp_path / split / "VOCdevkit/VOC2007", scenes, split)
@@ -258,12 +272,37 @@ def test_voc_is_fetched_and_unpacked_once(server, tmp_path, monkeypatch):
         md5 = hashlib.md5(data).hexdigest()
         archives.append(Archive(f"{server.url}/{split}.tar", md5, ".", part))
     monkeypatch.setitem(ARCHIVES, "voc07", archives)
+
+
+def test_voc_is_fetched_and_unpacked_once(server, voc, tmp_path):
     root = tmp_path / "root"
     assert download_world("voc07", root, progress=False) == root / "VOCdevkit/VOC2007"
     assert load_world("voc07", root, "test").labels.sum() == 1
     assert len(server.asked) == 2 and len(list((root / "archives").iterdir())) == 2
     download_world("voc07", root, progress=False)
     assert len(server.asked) == 2, "nothing is fetched that is there"
+
+
+@pytest.mark.parametrize("given", ["VOCdevkit", "VOCdevkit/VOC2007"])
+def test_a_part_that_is_there_is_completed_in_its_place(server, voc, tmp_path, given, monkeypatch):
+    root = tmp_path / "root"
+    (tmp_path / "trainval").rename(root)
+    assert download_world("voc07", root / given, progress=False) == root / "VOCdevkit/VOC2007"
+    assert [path for path, _ in server.asked] == ["/test.tar"]
+    assert [len(load_world("voc07", root / given, split)) for split in ("learn", "test")] == [1, 1]
+    assert not (root / "VOCdevkit/VOCdevkit").exists()
+    assert not (root / "VOCdevkit/VOC2007/VOCdevkit").exists()
+    monkeypatch.chdir(root / given)
+    (root / "VOCdevkit/VOC2007/ImageSets/Main/test.txt").unlink()
+    download_world("voc07", ".", progress=False)
+    assert len(load_world("voc07", root, "test")) == 1
+
+
+def test_a_part_in_a_folder_of_another_name_is_left_alone(server, voc, tmp_path):
+    (tmp_path / "trainval/VOCdevkit/VOC2007").rename(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"mine holds a part .* VOCdevkit/VOC2007: rename it"):
+        download_world("voc07", tmp_path / "mine", progress=False)
+    assert server.asked == []
 
 
 def test_coco_is_fetched_and_unpacked_once(server, tmp_path, monkeypatch):
@@ -280,6 +319,12 @@ def test_coco_is_fetched_and_unpacked_once(server, tmp_path, monkeypatch):
     for _ in range(2):
         __main__.main(["download", "coco", "--data-root", str(tmp_path / "root")])
     assert len(load_world("coco", tmp_path / "root", "test")) == 1
+    own = tmp_path / "root" / "coco"
+    for folder in ("annotations", "val2014"):
+        shutil.rmtree(own / folder)
+    assert download_world("coco", own, progress=False) == own
+    assert len(load_world("coco", own, "test")) == 1 and not (own / "coco").exists()
+    del server.asked[3:]
     assert [path for path, _ in server.asked] == [f"/{a.url.rpartition('/')[2]}" for a in archives]
 
 

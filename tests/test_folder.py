@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from piaa_utils.folder import LabelledFolder, read_table
-from piaa_utils.labelled import first
+from piaa_utils.labelled import cut_to
 
 NAMES = ("a.jpg", "sub/b.jpg", "c.png")
 FORMS = {
@@ -118,6 +118,11 @@ def test_missing_folder_and_file(folder):
         ("file,labels\na.jpg,\n", "no label in any row"),
         ("file,cat,dog\na.jpg,1,yes\n", r"only 0 and 1 .*\(file, cat, dog\)"),
         ("file,cat,dog\na.jpg,1,-1\n", "only 0 and 1"),
+        (
+            'file,labels\na.jpg,cat\nc.png,"' + "x\n" * 70_000,
+            r"labels\.csv, line 3: .*double quotes",
+        ),
+        ('file,labels "' + "x" * 140_000 + '"\n', r"labels\.csv, line 1: .*cannot be read"),
         ("file,cat,dog\na.jpg,1,0\na.jpg,0,0\n", "lists 'a.jpg' twice"),
         ("file,cat,cat\na.jpg,1,0\n", "'cat' twice"),
         ("file\na.jpg\n", "neither a column called 'labels'"),
@@ -145,6 +150,6 @@ def test_another_encoding(folder):
         LabelledFolder(folder)
 
 
-def test_first_cuts_images_and_labels_alike(folder):
-    data = first(LabelledFolder(write(folder, FORMS["names"])), 2)
+def test_a_cut_takes_images_and_labels_alike(folder):
+    data = cut_to(LabelledFolder(write(folder, FORMS["names"])), 2)
     assert len(data) == len(data.paths) == len(data.labels) == len(data.difficult) == 2

@@ -23,7 +23,7 @@ def row(value, per_class=None):
     return {"absent": {"map": value, "low": value - 2, "high": value + 1, "per_class": per_class}}
 
 
-def result(dataset="voc07", encoder="scclip", papers=True, **values):
+def result(dataset="voc07", encoder="scclip", papers=True, kept_nothing=False, **values):
     values = {"[CLS]": 80.0, "released": 70.25, "ours": 90.0} | values
     return {
         "dataset": dataset,
@@ -31,6 +31,10 @@ def result(dataset="voc07", encoder="scclip", papers=True, **values):
         "papers_setting": papers,
         "differs": [] if papers else ["only the first 3 pictures of each split"],
         "rows": {name: row(value) for name, value in values.items()},
+        "stages": {
+            "released": {"images": [2, 3, 9], "kept_nothing": kept_nothing},
+            "ours": {"images": [20, 30, 40]},
+        },
     }
 
 
@@ -74,6 +78,31 @@ def test_the_own_table_reports_nothing():
     table = nb07.own_table({"scclip": result("mini"), "sclip": result("mini", "sclip")})
     assert list(table.columns) == ["[CLS]", "released code's choices", "ours"]
     assert table.loc["sclip", "ours"] == "90.0 [88.0, 91.0]"
+
+
+def test_a_star_marks_the_released_rows_that_are_stage_ones():
+    results = {"scclip": result(), "sclip": result(encoder="sclip", kept_nothing=True)}
+    column = nb07.own_table(results)["released code's choices"]
+    assert column.tolist() == ["70.2 [68.2, 71.2]", "70.2 [68.2, 71.2] *"]
+    table = nb07.papers_table({("voc07", e): r for e, r in results.items()})
+    assert [c for c in table.to_numpy().ravel() if "*" in c] == [column["sclip"]]
+    names = [r["name"] for r in nb07.rows_of(results)]
+    assert [n for n in names if "*" in n] == ["sclip, released *"]
+    assert nb07.note(results).startswith("Marked * below: sclip, released. Stage II kept nothing")
+    assert "no row is marked" in nb07.note({"scclip": result()})
+
+
+def test_leads_are_paired_and_leave_out_what_could_not_be_read():
+    labels = np.tile([[1, 0], [0, 1]], (20, 1))
+    cls = torch.as_tensor(labels + np.random.default_rng(0).normal(size=labels.shape))
+    good = torch.as_tensor(labels, dtype=torch.float64)
+    for scores in (cls, good):
+        scores[3] = torch.nan
+    scores = {("[CLS]",): cls, ("scclip", "released"): cls.clone(), ("scclip", "ours"): good}
+    table = nb07.leads({"scclip": result()}, scores, labels, n=50)
+    assert table.loc["scclip, released"].tolist() == [3, 0, 0, 0]
+    pictures, lead, low, high = table.loc["scclip, ours"]
+    assert pictures == 30 and 0 < low <= lead <= high
 
 
 # Figures
@@ -127,8 +156,20 @@ def test_shares_kept_are_those_of_the_released_stage_two(bank):
 
 def test_the_figure_of_stage_two_says_what_it_shows():
     share = np.array([[0.5, 0.0], [1.0, 1.0]])
-    figure = nb07.kept_figure({"scclip": share, "sclip": share}, (0.01, 100.0))
+    marks = {"COCO": 0.01, "VOC": 100.0}
+    figure = nb07.kept_figure({"scclip": share, "sclip": share}, (0.01, 100.0), marks)
     assert "scclip, at T = 0.01 and 100: whole 0 and 2, in part 1 and 0" in figure.alt_text
+    assert "Vertical lines at the T of COCO (0.01), VOC (100)." in figure.alt_text
+    assert [t.get_text() for t in figure.axes[1].texts] == ["COCO", "VOC"]
+
+
+def test_the_share_above_the_mean_is_that_of_each_predicted_class(bank):
+    bank, text = bank
+    W, b, _ = learn_classifier(bank, text, purify=None)
+    q, predicted = torch.softmax(0.5 * (bank.features @ W + b), dim=1).max(dim=1)
+    for c, share in enumerate(nb07.above_mean(bank, text, 0.5)):
+        own = q[predicted == c]
+        assert share == pytest.approx(float((own > own.mean()).float().mean()))
 
 
 # Runs and time
@@ -153,7 +194,8 @@ def test_operations_and_hours():
     assert nb07.operations(768, 12, 197) > 12 * 12 * 768**2 * 197
     assert nb07.operations(768, 24, 197) > 1.9 * nb07.operations(768, 12, 197)
     table = nb07.hours_table(10.0, 5.0)
-    assert table.loc["VOC 2007", "hours"] == round((501.1 + 990.4) / 3600, 2)
+    assert table.loc["VOC 2007", "hours, about"] == "0.41"  # (501.1 + 990.4) / 3600
+    assert nb07.hours_table(0.5, 0.5).loc["NUS-WIDE", "hours, about"] == "120"  # 116.8
     assert table.loc["NUS-WIDE", "pictures to learn from"] == 150000
 
 
@@ -196,6 +238,16 @@ def test_exercise_2():
     for answer, message in wrong:
         with pytest.raises(CheckFailed, match=message):
             nb07.exercise_2(answer)
+
+
+@pytest.mark.parametrize("std", [torch.Tensor.std, lambda q: q.numpy().std(ddof=1)])
+def test_exercise_2_sees_that_the_lone_patch_was_forgotten(std):
+    message = r"input \[0.7\], .* a lone patch has no deviation"
+    with pytest.raises(CheckFailed, match=message) as failed:
+        nb07.exercise_2(lambda q: q >= q.mean() + std(q))
+    assert failed.value.__cause__.__traceback__ is not None
+    with pytest.raises(CheckFailed, match="a function is wanted"):
+        nb07.exercise_2(...)
 
 
 def test_exercise_2_sees_the_biased_deviation():

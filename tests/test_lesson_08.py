@@ -1,6 +1,7 @@
 """Notebook 08: pictures in, figures, the explorer, the checks of the exercises."""
 
 import io
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from piaa_utils.contact_sheet import contact_sheet
 from piaa_utils.datasets import mini_scenes
 from piaa_utils.images import UnreadableImage
 from piaa_utils.lessons import CheckFailed, nb08
@@ -22,6 +24,8 @@ NAMES = ("cat", "dog", "bus")
 
 class Fitted:
     """As much of a classifier as figures need."""
+
+    class_names, background = NAMES, ("tree", "sky")
 
     def patch_scores(self, image):
         return torch.arange(3 * 196.0).reshape(3, 14, 14)
@@ -115,6 +119,8 @@ def test_the_explorer_shows_the_heat_and_the_scores(found, picture, name):
     assert widths == sorted(found.scores[picture], reverse=True)
     tags = ", ".join(found.tags[picture]) or "none"
     assert f"tags {tags};" in figure.alt_text
+    (even,) = figure.axes[2].lines
+    assert even.get_label() == "even share" and even.get_xdata()[0] == 1 / 5
 
 
 def test_the_explorer_refuses_what_is_not_there(found):
@@ -125,10 +131,29 @@ def test_the_explorer_refuses_what_is_not_there(found):
 
 
 def test_groups_go_from_the_surest_to_the_least_sure():
-    unsure, errors = np.array([0.9, 0.1, 0.5, 0.2]), np.array([4, 1, 3, 2])
-    figure = nb08.look_figure(unsure, errors, groups=2)
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [1.5, 3.5]
-    assert "1.50, 3.50" in figure.alt_text
+    unsure = np.array([0.9, 0.1, 0.5, 0.2])
+    wrong, missing = np.array([4, 1, 3, 2]), np.array([0, 1, 1, 0])
+    figure = nb08.look_figure(unsure, wrong, missing, groups=2)
+    bars = figure.axes[0].patches
+    assert [bar.get_height() for bar in bars] == [0.5, 0.5, 1.5, 3.5]
+    assert [bar.get_y() for bar in bars] == [0, 0, 0.5, 0.5], "stacked"
+    assert "wrong 1.50, 3.50; missing 0.50, 0.50" in figure.alt_text
+    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["wrong", "missing"]
+
+
+def test_a_message_is_wrapped_whole_and_names_the_file_alone(tmp_path):
+    message = f"damaged: {tmp_path / 'mine.txt'} is " + "no text, " * 30
+    lines = nb08.wrapped(message, tmp_path).splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 100
+    assert " ".join(" ".join(lines).split()) == f"damaged: mine.txt is {'no text, ' * 30}".strip()
+
+
+def test_the_top_of_a_sheet_has_the_first_pictures_and_no_headings(found):
+    page = contact_sheet(Fitted(), found, first=[2])
+    top = nb08.top_of_sheet(page, 2).data
+    assert top.count("<article>") == 2 and top.index("<p>c</p>") < top.index("<p>a</p>")
+    assert not re.search("<h[1-6]|<style|class=|<script", top)
+    assert top.count("<img ") == top.count(' alt="') == 8
 
 
 def test_strangeness_is_the_distance_to_the_nearest_known_picture():
@@ -148,9 +173,13 @@ def test_crops_are_squares_inside_and_the_same_for_a_seed():
 
 def test_the_figure_of_strangeness_names_each_group():
     groups = {"photographs": np.array([0.5, 0.7]), "scenes": np.linspace(0.1, 0.4, 50)}
-    figure = nb08.strange_figure(groups)
+    figure = nb08.strange_figure(groups, limit=0.45)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list(groups)
-    assert "photographs: median 0.60" in figure.alt_text
+    assert "photographs: 0.50, 0.70;" in figure.alt_text
+    assert figure.alt_text.endswith("A limit at 0.45.")
+    drawn = {line.get_label(): line.get_xdata()[0] for line in figure.axes[0].lines}
+    assert drawn["median"] == pytest.approx(0.25) and drawn["limit"] == 0.45
+    assert sum(line.get_color() == "black" for line in figure.axes[0].lines) == 1
     assert "scenes: median 0.25" in figure.alt_text
 
 
@@ -172,12 +201,19 @@ def test_exercise_2():
         place = (-scores).argsort(axis=1, kind="stable").argsort(axis=1)
         return (place < top) & (scores >= threshold)
 
+    def by_limit(scores, top, threshold):  # as right, where no scores are equal
+        last = -np.sort(-scores, axis=1)[:, [min(top, scores.shape[1]) - 1]]
+        return (scores >= last) & (scores >= threshold)
+
     nb08.exercise_2(right)
+    nb08.exercise_2(by_limit)
     for wrong in (
         lambda s, top, t: s >= t,
         lambda s, top, t: right(s, top, 0),
         lambda s, top, t: right(s, top, t) & (s > t),
         lambda s, top, t: right(s, top + 1, t),
+        lambda s, top, t: ((-s).argsort(axis=1) < top) & (s >= t),  # one argsort is no place
+        lambda s, top, t: right(-s, top, -1) & (s >= t),
     ):
         with pytest.raises(CheckFailed, match="Exercise 2"):
             nb08.exercise_2(wrong)

@@ -1,6 +1,7 @@
 """Notebook 09: the explorer, the figures, the paper calculation and the checks of the exercises."""
 
 import math
+from statistics import median
 
 import numpy as np
 import pytest
@@ -82,6 +83,9 @@ def test_the_timeline_has_a_row_for_each_process():
     assert later.axes[0].patches[0].get_x() == 1.0 and "after 4.0 seconds" in later.alt_text
     lost_all = nb09.timeline_figure(RUN[:1], killed=(99, 101.0))
     assert "process 99: 0 shards" in lost_all.alt_text
+    before_the_new = nb09.timeline_figure([RUN[0], RUN[3]], killed=(99, 103.0))
+    labels = [t.get_text() for t in before_the_new.axes[0].get_yticklabels()]
+    assert labels == ["process 11", "process 99", "process 13"]
     assert "killed" not in nb09.timeline_figure(RUN).alt_text
 
 
@@ -144,8 +148,13 @@ def test_exercise_1_says_what_is_wrong(answer, message):
         nb09.exercise_1(answer)
 
 
-def test_exercise_2():
+def test_exercise_2(capsys):
     nb09.exercise_2("C")
+    why = capsys.readouterr().out
+    for a, b in (((1, 2, 9), (3, 4, 5)), ((1, 2, 3), (3, 4, 5))):
+        assert (median(a), median(b)) == (2, 4) and f"{median(a + b):g} for {a} and {b}" in (
+            " ".join(why.split())
+        )
     for letter, message in (("a", "maxima"), ("b", "mean of both"), ("d", "ten smallest")):
         with pytest.raises(CheckFailed, match=message):
             nb09.exercise_2(letter)

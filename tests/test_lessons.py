@@ -330,20 +330,19 @@ def test_versions_names_torch():
     assert f"torch {torch.__version__.split('+')[0]}" in versions()
 
 
-def test_what_jupyter_shows_of_a_failed_check_is_the_message_and_the_students_own_lines():
+def test_of_a_failed_check_jupyter_shows_the_message_and_the_students_own_lines(monkeypatch):
     def students(x):
         return x[7]
 
     def solution(x):
         return sum(x)
 
-    shell = InteractiveShell.instance()
+    shell = InteractiveShell()
     with pytest.raises(CheckFailed, match="raised IndexError: list index out of range") as caught:
         check_function(students, solution, [([1],)], "Exercise 1")
-    lines = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shell, "_showtraceback", lambda kind, value, shown: lines.extend(shown))
-        shell.showtraceback((caught.type, caught.value, caught.tb))
-    shown = "\n".join(lines)
+    shown = []
+    monkeypatch.setattr(shell, "_showtraceback", lambda kind, value, lines: shown.extend(lines))
+    shell.showtraceback((caught.type, caught.value, caught.tb))
+    shown = "\n".join(shown)
     assert "return x[7]" in shown and shown.endswith("list index out of range")
     assert "reference" not in shown and "deepcopy" not in shown

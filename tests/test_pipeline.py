@@ -322,8 +322,11 @@ def test_a_saved_classifier_scores_the_same(fitted, paths, tmp_path, backbone):
 
 def test_a_classifier_for_other_classes_or_order_is_refused(fitted, tmp_path):
     fitted.save(tmp_path / "pets.safetensors")
-    for names in (["cat", "dog"], NAMES[::-1]):
-        with pytest.raises(ValueError, match="learned for other classes.*cat, dog, person, chair"):
+    for names, what in (
+        (["cat", "dog"], "other classes"),
+        (NAMES[::-1], "the same classes in another order"),
+    ):
+        with pytest.raises(ValueError, match=f"learned for {what}.*cat, dog, person, chair"):
             PIAA.load(tmp_path / "pets.safetensors", names)
 
 

@@ -207,7 +207,9 @@ def test_files_folders_and_patterns(tmp_path):
 def test_csv_and_json_say_the_same(found, tmp_path):
     save_tags(tmp_path / "tags.csv", found)
     save_tags(tmp_path / "tags.json", found)
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "tags.csv").read_text("utf-8"))))
+    text = (tmp_path / "tags.csv").read_text("utf-8")
+    assert text[0] == "\ufeff", "without it, Excel misreads umlauts"
+    rows = list(csv.DictReader(io.StringIO(text[1:])))
     about = json.loads((tmp_path / "tags.json").read_text("utf-8"))
     assert about["classes"] == NAMES and len(rows) == len(about["images"]) == 3
     for row, entry in zip(rows, about["images"], strict=True):
@@ -227,7 +229,9 @@ def test_nothing_is_written_over_without_force(found, tmp_path):
         save_tags(path, found)
     assert path.read_text() == "mine"
     save_tags(path, found, force=True)
-    assert path.read_text().startswith("file,tags") and list(tmp_path.iterdir()) == [path]
+    assert path.read_text("utf-8-sig").startswith("file,tags") and list(tmp_path.iterdir()) == [
+        path
+    ]
 
 
 def test_bad_targets_are_refused(found, tmp_path):
@@ -239,6 +243,22 @@ def test_bad_targets_are_refused(found, tmp_path):
         predict.check_targets([tmp_path], force=True)
     with pytest.raises(ValueError, match="file of its own"):
         predict.check_targets([tmp_path / "a", tmp_path / "a"], force=True)
+    with pytest.raises(ValueError, match="is read here"):
+        predict.check_targets([tmp_path / "a"], True, [tmp_path / "b" / ".." / "a"])
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    names = ["=HYPERLINK(1).jpg", "+a.jpg", "@b.jpg"]
+    scores = np.array([[0.5, 0.5], [1, 0], [np.nan, np.nan]])
+    classes = ("-x", "cat")
+    problems = {2: "@b.jpg: cut"}
+    tags = choose_tags(scores, classes)
+    found = Tagged(names, names, classes, scores, tags, uncertainty(scores), problems)
+    save_tags(tmp_path / "tags.csv", found)
+    with open(tmp_path / "tags.csv", encoding="utf-8-sig", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@")]
+    assert {"'=HYPERLINK(1).jpg", "'-x; cat", "'@b.jpg: cut"} < set(cells)
 
 
 def test_file_names_that_are_no_utf_8_keep_their_bytes(found, tmp_path):
@@ -281,11 +301,11 @@ def test_the_command_from_classes_to_a_sheet_and_again_from_the_file(run, paths,
     assert code == 0, err
     assert "4 of 5 images read, 3 classes." in out and "Unreadable: broken.png" in out
     assert "Look at these first:\n  broken.png: not an image" in out
-    assert "learned from 5 images only" in err and "2 of 5 pictures are not from its world" in err
-    rows = (tmp_path / "tags.csv").read_text().splitlines()
+    assert "learned from only 5 images" in err and "2 of 5 pictures are not from its world" in err
+    rows = (tmp_path / "tags.csv").read_text("utf-8-sig").splitlines()
     assert len(rows) == 6 and rows[0].endswith("score:cat,score:dog,score:person")
     sheet = (tmp_path / "sheet.html").read_text()
-    assert sheet.count("<article>") == 5
+    assert sheet.count("<article>") == 5 and "For photographs its tags mean nothing" in sheet
 
     saved = PIAA.load("c.safetensors")
     assert saved.synonyms == {"cat": ["kitten"], "tree": ["bush"]}
@@ -297,12 +317,88 @@ def test_the_command_from_classes_to_a_sheet_and_again_from_the_file(run, paths,
         scores = [float(x) for x in row.split(",")[-3:]]
         np.testing.assert_allclose(scores, list(entry["scores"].values()), rtol=1e-3)
 
-    code, _, err = run(paths[0], "--classifier", "c.safetensors", "--classes", "cat", "--out=x.csv")
-    assert code == 2 and "learned for other classes" in err and not (tmp_path / "x.csv").exists()
-    code, _, err = run(paths[0], "--classifier=c.safetensors", "--background=a", "--out=x.csv")
-    assert code == 2 and "background=['tree'], not ['a']" in err
-    code, _, err = run(paths[0], "--classifier=c.safetensors", "--scales=coco", "--out=x.csv")
-    assert code == 2 and "was learned with" in err
+
+@pytest.fixture
+def saved(fitted, tmp_path):
+    fitted.save(tmp_path / "c.safetensors")
+    return "--classifier=c.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("option", "there", "given"),
+    [
+        ("--classes", "cat, dog, person", "cat = kitten, dog, person"),
+        ("--classes", "cat, dog, person", "dog, cat, person"),
+        ("--background", "tree", "tree, sky"),
+        ("--template", "a photo of a {}", "{}"),
+        ("--encoder", "scclip", "sclip"),
+    ],
+)
+def test_a_saved_classifier_for_other_words(run, saved, paths, tmp_path, option, there, given):
+    assert run(paths[0], saved, option, there, "--out=same.csv")[0] == 0
+    code, _, err = run(paths[0], saved, option, given, "--out=x.csv")
+    assert (
+        code == 2 and f'learned with {option} "{there}", not "{given}": leave {option} out' in err
+    )
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_saved_classifier_takes_other_scales(run, saved, fitted, paths, tmp_path):
+    code, _, err = run(paths[0], saved, "--scales=coco", "--out=x.json")
+    assert code == 0, err
+    (entry,) = json.loads((tmp_path / "x.json").read_text())["images"]
+    scales = {"cls_scale": 80.0, "patch_scale": 400.0}
+    other = PIAA.load("c.safetensors").set_params(**scales).predict_proba(paths[:1])[0]
+    np.testing.assert_allclose(list(entry["scores"].values()), other, rtol=1e-4)
+    assert np.abs(other - fitted.predict_proba(paths[:1])[0]).max() > 1e-3
+
+
+def test_nothing_is_saved_if_the_work_fails(run, paths, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("far enough")
+
+    options = (paths[0], "--classes=cat,dog", "--out=t.csv", "--html=s.htm", "--save=c.safetensors")
+    for name in ("tag_images", "contact_sheet"):
+        with monkeypatch.context() as patch:
+            patch.setattr(predict, name, full)
+            code, _, err = run(*options)
+        assert code == 2 and "far enough" in err and list(tmp_path.iterdir()) == []
+    code, _, err = run(*options)
+    assert code == 0 and "learned from only 1 image:" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.safetensors", "s.htm", "t.csv"]
+
+
+@pytest.mark.parametrize("target", ["--html=pic.html", "--out=pic.csv", "--save=c.safetensors"])
+def test_what_is_read_is_never_written_over(run, fitted, paths, tmp_path, target):
+    fitted.save(tmp_path / "c.safetensors")
+    for name in ("pic.html", "pic.csv"):
+        (tmp_path / name).write_bytes(paths[0].read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    options = ["--classes=cat,dog", "--pretrained=c.safetensors", "--out=t.csv", target, "--force"]
+    code, _, err = run("pic.html", "pic.csv", *options)
+    assert code == 2 and f"{target.partition('=')[2]} is read here" in err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    code, _, err = run("pic.csv", "--classifier=c.safetensors", "--out=pic.csv", "--force")
+    assert code == 2 and "pic.csv is read here" in err
+
+
+def test_pictures_that_a_folder_s_search_passes_over_are_named(run, paths, tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.HEIC", "sub/b.dng", ".c.heic", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "ok.png").write_bytes(paths[0].read_bytes())
+    code, _, err = run(tmp_path, "--classes=cat,dog", "--out=t.csv")
+    assert code == 0 and "2 that may be pictures, a.HEIC, sub/b.dng. Save them as JPEG" in err
+    assert "passed" not in err and "notes" not in err and ".c.heic" not in err
+
+
+def test_messages_name_options_not_arguments(run, paths, saved, monkeypatch):
+    monkeypatch.setattr("piaa_utils.pipeline.load_backbone", load_backbone)
+    real = "--backbone=ViT-B-16-quickgelu"
+    code, _, err = run(paths[0], "--classes=cat,dog", "--out=t.csv", real)
+    assert code == 2 and "needs weights: --pretrained 'openai', or" in err
+    code, _, err = run(paths[0], saved, "--out=t.csv", "--backbone=nothing")
+    assert code == 2 and "as --backbone (and --pretrained)" in err
 
 
 def test_the_command_learns_from_another_folder(run, paths, tmp_path, monkeypatch):
@@ -342,16 +438,24 @@ def test_a_real_clip_gets_the_scales_of_voc(run, paths, monkeypatch):
     [
         (["--out=t.csv"], "Say what to look for"),
         (["--out=t.txt", "--classes=cat,dog"], "must end in .csv or .json"),
-        (["--out=t.csv", "--classes=cat"], "two or more"),
+        (["--out=t.csv", "--classes=cat"], '--background "grass, sky"'),
+        (["--out=t.csv", "--classes=cat,dog", "--background=dog"], "'dog' is in --classes and"),
         (["--out=t.csv", "--classes=cat,dog", "--top=0"], "1 or more"),
         (["--out=t.csv", "--classes=cat,dog", "--review=-1"], "0 or more"),
-        (["--out=t.csv", "--classes=cat,dog", "--html=t.csv"], "file of its own"),
+        (
+            ["--out=t.csv", "--classes=cat,dog", "--html=t.jpg"],
+            "--html t.jpg must end in .html or .htm",
+        ),
+        (["--out=t.csv", "--classes=cat,dog", "--save=t.png"], "must end in .safetensors"),
         (["--out=t.csv", "--classifier=gone.safetensors"], "no saved classifier"),
-        (["--out=t.csv", "--classifier=a", "--save=b"], "leave it out"),
+        (["--out=t.csv", "--classifier=a", "--save=b.safetensors"], "leave it out"),
         (["--out=t.csv", "--classifier=a", "--fit-on=b"], "not allowed with"),
     ],
 )
-def test_mistakes_end_in_one_sentence_and_write_nothing(run, paths, tmp_path, options, message):
+def test_mistakes_end_in_one_sentence_and_write_nothing(
+    run, paths, tmp_path, options, message, monkeypatch
+):
+    monkeypatch.setattr(PIAA, "_load_backbone", lambda _: pytest.fail("work was begun"))
     code, out, err = run(paths[0], *options)
     assert code == 2 and message in err and "Traceback" not in err
     assert list(tmp_path.iterdir()) == [] and out == ""

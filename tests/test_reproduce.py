@@ -1,5 +1,6 @@
 """The reproduction: the same bits after any kill, nothing mixed, and honest about its numbers."""
 
+import ast
 import json
 import os
 import shutil
@@ -34,12 +35,21 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def mini():
-    return load_backbone(device="cpu")
+    backbone = load_backbone(device="cpu")
+    real, known = backbone.encode_text, {}
+
+    def encode_text(*arguments):
+        if str(arguments) not in known:
+            known[str(arguments)] = real(*arguments)
+        return known[str(arguments)]
+
+    backbone.encode_text = encode_text
+    return backbone
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, mini):
-    """A checkpoint after every shard, few resamples, and the mini-CLIP read once."""
+    """A checkpoint after every shard, few resamples, and the mini-CLIP, and its text, read once."""
     real = reproduce.load_backbone
 
     def load(name, weights=None, device=None, **options):
@@ -118,13 +128,14 @@ for when, at in (("after", 1), ("half", 2), ("before", 4)):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_killed_process_goes_on_to_the_same_bits(whole, tmp_path, capsys):
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    arguments = [*MINI, *TWO, "--out", str(tmp_path)]
+    arguments = [*MINI, "--out", str(tmp_path)]
     command = [sys.executable, "-c", KILLED, *arguments]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     main(arguments)
     assert "Going on from" in capsys.readouterr().out
-    assert outcome(tmp_path) == outcome(whole)
+    found = outcome(tmp_path)
+    assert found and found == {k: v for k, v in outcome(whole).items() if k in found}
     (result,) = (json.loads(p.read_text()) for p in tmp_path.glob("mini-scclip*.json"))
     assert result["run"]["resumed"] == 3
 
@@ -218,11 +229,66 @@ def test_the_checkpoint_of_other_settings_is_left_alone(tmp_path, monkeypatch, c
     before = theirs.read_bytes()
     main([*MINI, "--batch-size", "5", "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    assert f"Left alone: the unfinished run {theirs.parent}, of other batch_size." in out
+    said = f"Left alone: the unfinished run {theirs.parent}, of other batch_size (2, here 5). If"
+    assert said in out and "remove that folder" in out
     assert "Going on" not in out and theirs.read_bytes() == before
     theirs.write_bytes(b"nonsense")
     main([*MINI, "--batch-size", "4", "--out", str(tmp_path)])
     assert "which cannot be read" in capsys.readouterr().out
+
+
+def test_what_differs_is_said_with_both_values_if_they_are_short():
+    ours = {"device": "cpu: 2 threads", "code_hash": "a" * 64, "versions": {"torch": "2", "x": "1"}}
+    theirs = {"device": "cpu: 1 threads", "code_hash": "b" * 64, "versions": {"torch": "3"}}
+    assert resume.differing(theirs, ours) == [
+        "code_hash",
+        "device (cpu: 1 threads, here cpu: 2 threads)",
+        "versions: torch (3, here 2)",
+        "versions: x (None, here 1)",
+    ]
+    assert resume.differing(ours, ours) == []
+    assert resume.differing(ours, theirs | {"versions": {}}) == [
+        "code_hash",
+        "device (cpu: 2 threads, here cpu: 1 threads)",
+        "versions",
+    ]
+
+
+def test_two_processes_never_share_a_folder(tmp_path, monkeypatch, capsys):
+    stop_after(monkeypatch, 2)
+    with pytest.raises(SystemExit):
+        main([*MINI, "--out", str(tmp_path)])
+    (checkpoint,) = tmp_path.glob("unfinished/*/checkpoint.safetensors")
+    lock = checkpoint.with_name("lock")
+    assert not lock.exists(), "an interrupt gives the folder back"
+    lock.write_text(str(os.getppid()))  # a process that lives
+    for there in (True, False):  # also before its first checkpoint
+        with pytest.raises(SystemExit) as stop:
+            main([*MINI, "--out", str(tmp_path)])
+        said = capsys.readouterr().err.strip()
+        assert stop.value.code == 2 and "\n" not in said
+        assert f"The process {os.getppid()} is at work" in said and f"remove {lock}" in said
+        assert lock.is_file() and checkpoint.is_file() == there
+        checkpoint.unlink(missing_ok=True)
+
+
+def test_the_lock_of_a_dead_process_is_taken(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    keeper = resume.Keeper(tmp_path, "x", {"a": 1})
+    for text in (str(dead.pid), str(os.getpid()), ""):  # the last was killed as it wrote its lock
+        keeper.folder.mkdir(parents=True)
+        keeper.lock.write_text(text)
+        with keeper.alone():
+            assert keeper.lock.read_text() == str(os.getpid())
+        assert not list(tmp_path.iterdir()), "no folder without a checkpoint stays"
+
+
+def test_what_became_another_s_lock_is_not_removed(tmp_path):
+    keeper = resume.Keeper(tmp_path, "x", {"a": 1})
+    with keeper.alone():
+        keeper.lock.write_text("1")
+    assert keeper.lock.read_text() == "1"
 
 
 @pytest.mark.parametrize("how", ["cut short", "of another run", "without its classifiers"])
@@ -264,19 +330,70 @@ def test_one_encoder_alone_gives_what_it_gives_beside_others(whole, tmp_path):
     assert found and found == {k: v for k, v in outcome(whole).items() if k in found}
 
 
-def test_an_older_result_is_moved_not_lost(whole, tmp_path):
+def test_an_older_result_is_named_before_the_work_and_moved_not_lost(
+    whole, tmp_path, monkeypatch, capsys
+):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "mini-sclip-first6.json"
     old = json.loads(path.read_text()) | {"key": "of older code"}
+    old["settings"]["code_hash"] = "0" * 64
     path.write_text(json.dumps(old))
-    main([*MINI, "--encoder", "sclip", "--out", str(tmp_path)])
+    arguments = [*MINI, "--encoder", "sclip", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        stop_after(patch, 0)
+        main(arguments)
+    assert f"Measuring again: {path} has other code_hash. It stays" in capsys.readouterr().out
+    assert json.loads(path.read_text()) == old
+    main(arguments)
+    assert f"The older result {path.name} has other code_hash: it is" in capsys.readouterr().out
     (moved,) = tmp_path.glob(f"replaced/*/{path.name}")
     assert json.loads(moved.read_text()) == old
     assert len(list(moved.parent.iterdir())) == 4
     assert json.loads(path.read_text())["key"] != "of older code"
-    path.write_text("{")  # cut short by hand
-    main([*MINI, "--encoder", "sclip", "--out", str(tmp_path)])
-    assert len(list(tmp_path.glob("replaced/*"))) == 2
+
+
+def test_a_result_that_lacks_a_file_is_measured_again(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "mini-sclip-first6-scores.safetensors").unlink()
+    main([*MINI, *TWO, "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "sclip-first6.json lacks its file mini-sclip-first6-scores.safetensors" in out
+    assert "Measured before" in out, "the other encoder's result is whole"
+    assert len(list(tmp_path.glob("replaced/*/*"))) == 3
+    shutil.rmtree(tmp_path / "replaced")
+    assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_results_of_one_second_are_moved_to_folders_of_their_own(text, tmp_path, capsys):
+    job = job_of(tmp_path)
+    path, scores = (tmp_path / f"mini-scclip-first6{s}" for s in (".json", "-scores.safetensors"))
+    for content in "ab":
+        scores.write_text(content)
+        path.write_text(text)  # cut short, say
+        os.utime(path, (1e9, 1e9))
+        reproduce.move_old(job, "scclip")
+    assert "is damaged" in capsys.readouterr().out
+    assert not path.exists()
+    assert sorted(p.read_text() for p in tmp_path.glob(f"replaced/*/{scores.name}")) == ["a", "b"]
+
+
+def test_a_move_that_was_cut_short_goes_on_into_the_same_folder(tmp_path, monkeypatch):
+    job = job_of(tmp_path)
+    path, scores = (tmp_path / f"mini-scclip-first6{s}" for s in (".json", "-scores.safetensors"))
+    scores.write_text(""), path.write_text("{")
+    real = os.replace
+
+    def once(old, new):
+        real(old, new)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(reproduce.os, "replace", once)
+        reproduce.move_old(job, "scclip")
+    reproduce.move_old(job, "scclip")
+    (folder,) = tmp_path.glob("replaced/*")
+    assert {p.name for p in folder.iterdir()} == {path.name, scores.name}
 
 
 # What is measured
@@ -456,6 +573,27 @@ def test_the_key_follows_the_settings(change, field, tmp_path):
     assert other.identity[field] != job.identity[field]
 
 
+def test_comments_and_docstrings_do_not_count_as_code():
+    text = b'''"""Module."""\nclass A:\n    """Class."""\n\n    def f(self):\n        return 1\n'''
+    other = text.replace(b"Module", b"Words").replace(b"Class", b"More") + b"# why\n\n"
+    assert reproduce.bare(text) == reproduce.bare(other)
+    assert reproduce.bare(text) != reproduce.bare(text.replace(b"1", b"2"))
+
+
+def test_a_result_depends_on_all_code_but_what_reads_a_data_set():
+    found, rest = set(), ["reproduce"]
+    while rest:
+        found.add(name := rest.pop())
+        tree = ast.parse((ROOT / f"piaa_utils/{name}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("piaa_utils"):
+                _, _, module = node.module.partition(".")
+                rest += {module} - found if module else {a.name for a in node.names} - found
+    readers = {"coco", "datasets", "folder", "labelled", "nus_wide", "worlds"}
+    assert found - set(reproduce.CODE) == readers | {"files", "messages"}
+    assert set(reproduce.CODE) <= found
+
+
 def test_the_papers_clip_is_known_by_its_tag_or_its_file(tmp_path, monkeypatch):
     assert reproduce.papers_clip("ViT-B-16-quickgelu/openai", "openai")
     assert not reproduce.papers_clip("mini", None)
@@ -484,6 +622,19 @@ def test_a_result_at_the_papers_setting_is_known_as_one(tmp_path):
     assert job.stem("scclip") == "voc07-scclip-ViT-L-14-x-y-amp"
 
 
+def test_only_a_data_set_s_usual_backbone_is_left_out_of_the_name(tmp_path):
+    job = job_of(tmp_path)
+    assert job.stem("scclip") == "mini-scclip-first6"
+    assert replace(job, dataset="voc07").stem("scclip") == "voc07-scclip-mini-first6"
+    clip = SimpleNamespace(name="ViT-B-16-quickgelu/openai", precision="fp32")
+    for dataset, stem in (
+        ("mini", "mini-scclip-ViT-B-16-quickgelu-openai-first6"),
+        ("coco", "coco-scclip-first6"),
+    ):
+        other = replace(job, dataset=dataset, backbone=clip, weights="openai")
+        assert other.stem("scclip") == stem
+
+
 def test_the_device_is_named_with_what_decides_the_last_bits(monkeypatch):
     assert f"{torch.get_num_threads()} threads" in reproduce.device_name(torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
@@ -510,6 +661,25 @@ def test_errors_are_one_sentence_and_exit_code_2(arguments, message, tmp_path, c
         main(["reproduce", *arguments, "--out", str(tmp_path)])
     said = capsys.readouterr().err.strip()
     assert stop.value.code == 2 and message in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "python -m piaa_utils predict: interrupted."),
+        (ImportError("x needs y: pip install y."), 2, "predict: x needs y: pip install y."),
+        (ModuleNotFoundError("No module named 'y'", name="y"), 2, "with pip install -e ."),
+    ],
+)
+def test_any_command_ends_in_one_sentence(error, code, said, monkeypatch, capsys):
+    def import_module(name):
+        raise error
+
+    monkeypatch.setattr("piaa_utils.__main__.importlib.import_module", import_module)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict"])
+    line = capsys.readouterr().err.strip()
+    assert stop.value.code == code and line.endswith(said) and "\n" not in line
 
 
 def test_weights_that_cannot_be_had_are_an_error_too(voc, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from test_nus_wide import IDS, SCENES, write_images, write_official
 
 from piaa_utils.constants import CONSTANTS
 from piaa_utils.datasets import BACKGROUND, COCO_CLASSES, NUS_CLASSES, VOC_CLASSES, VOID
-from piaa_utils.labelled import first
+from piaa_utils.labelled import cut_to
 from piaa_utils.lessons.config import FAST, Config
 from piaa_utils.lessons.features import _key, mask_or_none
 from piaa_utils.metrics import mean_average_precision
@@ -70,6 +70,24 @@ def test_the_folder_itself_will_do(root, name):
         assert load_world(name, folder.parent, "test").root == folder
     folder.rename(root / "other")
     assert load_world(name, root / "other", "test").root == root / "other"
+
+
+@pytest.mark.parametrize("name", ["voc07", "voc12", "coco"])
+def test_a_copy_unpacked_within_hides_nothing(root, name):
+    folder = root / WORLDS[name].folder
+    shutil.copytree(folder, root / "copy")
+    (root / "copy").rename(folder / "copy")
+    (folder / WORLDS[name].folder).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "copy").rename(folder / WORLDS[name].folder)
+    assert load_world(name, folder, "test").root == folder
+
+
+def test_a_file_of_a_common_name_hides_nothing(root):
+    (root / "train.csv").write_text("another data set's")
+    assert load_world("nus", root, "test").root == root / "nus_wide"
+    assert WORLDS["nus"].root(root / "other") == root / "other" / "nus_wide"
+    (root / "nus_wide").rename(root / "moved")
+    assert WORLDS["nus"].root(root) == root, "there it says enough"
 
 
 def test_voc07_is_not_taken_for_voc12(root):
@@ -177,6 +195,6 @@ def test_the_cache_of_features_knows_images_and_label_files(root, name, monkeypa
         key()
 
 
-def test_first_of_a_voc_world(root):
-    data = first(load_world("voc07", root, "learn"), 1)
+def test_cutting_a_voc_world(root):
+    data = cut_to(load_world("voc07", root, "learn"), 1)
     assert data.ids == ["000005"] and data.labels.shape == (1, 20)

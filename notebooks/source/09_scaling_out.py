@@ -198,9 +198,8 @@ print(len(workers), "workers")
 # %%
 start = time.perf_counter()
 with scaling.torch_threads(1), warnings.catch_warnings():
-    warnings.simplefilter(
-        "ignore"
-    )  # few pictures: some classes get no patch, and the text stands in
+    # Few pictures: some classes get no patch, the text stands in, and a warning would say so.
+    warnings.simplefilter("ignore")
     alone = new_piaa().fit(paths)
 print(f"one process:  {len(paths) / (time.perf_counter() - start):5.1f} images a second")
 
@@ -297,8 +296,9 @@ nb09.timeline_figure(survived.shards_, killed[0], began)
 # Each bar is a shard whose bank counted; "16+" begins with picture 16. *Look for* the row of the killed
 # process: nothing follows the black line, and bars are missing before it too, if their banks died with it
 # and others made them again. A third row, where there is one, is the process that was started in its
-# place; before its first bar it had to start and to load CLIP. What is lost is time: the shards that the dead worker held, and a wait
-# for the new one. **Smaller shards lose less, and cost more messages.**
+# place; before its first bar it had to start and to load CLIP. A gap in the row of the survivor, if you
+# see one, is waiting too: Dask had already given the shards that were left to the new process. What is
+# lost is time: the shards that the dead worker held, and a wait for the new one. **Smaller shards lose less, and cost more messages.**
 #
 # **Think.** The worker that died had finished shards before. Why may they have to be computed again?
 # <details><summary>Answer</summary>A bank stays in the memory of the worker that made it until it is
@@ -467,8 +467,8 @@ nb09.exercise_3(hours)
 # %% [markdown]
 # ## 7 · Explore
 #
-# Choose the number of workers, the size of the collection and the cost of an image; the first cost is
-# the one measured above. *Look for* the dotted line, one shard for each worker: what happens to the right of
+# Choose the number of workers, the size of the collection and the cost of an image; it begins with the
+# cost that was measured above. *Look for* the dotted line, one shard for each worker: what happens to the right of
 # it? And: which costs more hours, ten times the images or ten times the cost of an image?
 
 # %%
@@ -479,20 +479,30 @@ look = partial(
     width=D,
     patches=N,
 )
-costs = [float(f"{cost_4n:.2g}"), 0.001, 0.01, 0.1, 1.0]
-counts = [1, 10, 100, 1000, 10_000]
-explorer(look, workers=counts, million_images=[10, 0.1, 1, 100], seconds_per_image=costs)
+measured = float(f"{cost_4n:.2g}")
+explorer(
+    look,
+    start={"million_images": 10, "seconds_per_image": measured},
+    workers=[1, 10, 100, 1000, 10_000],
+    million_images=[0.1, 1, 10, 100],
+    seconds_per_image=sorted({measured, 0.001, 0.01, 0.1, 1.0}),
+)
 
 # %% [markdown]
 # Without a kernel: a hundred workers.
 
 # %%
-look(workers=100, million_images=10, seconds_per_image=costs[0])
+look(workers=100, million_images=10, seconds_per_image=measured)
 
 # %% [markdown]
 # **Think.** To the right of the dotted line more workers do not help. What would you change?
 # <details><summary>Answer</summary>The size of the shards: smaller ones, for more workers to share. Down to
 # one batch the result does not change. The price is more banks to merge and more messages.</details>
+#
+# **Think.** And the question above: ten times the images, or ten times the cost of an image?
+# <details><summary>Answer</summary>Left of the line it is the same: the work grows tenfold. Right of it
+# some workers have nothing to do. More images find them first; a higher cost does not, as a shard stays
+# with one worker.</details>
 #
 # ## What you have seen
 #

@@ -50,7 +50,7 @@ from piaa_utils.classroom.merge import (
     read_pristine,
 )
 from piaa_utils.datasets import data_dir
-from piaa_utils.files import write_whole
+from piaa_utils.files import no_formula, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = (
@@ -383,8 +383,7 @@ def _plain(student: str) -> str:
     >>> _plain("=1+1"), _plain("ann"), _plain("j\udcf6rg")
     ("'=1+1", 'ann', 'j?rg')
     """
-    student = "".join(c if c.isprintable() else "?" for c in student)
-    return f"'{student}" if student[:1] in ("=", "+", "-", "@") else student
+    return no_formula("".join(c if c.isprintable() else "?" for c in student))
 
 
 def fingerprint(submission: Submission, pristine: Pristine, limits: Limits) -> str:

@@ -14,7 +14,7 @@ from piaa_utils import plots
 from piaa_utils.backbone import MINI, Backbone, load_backbone
 from piaa_utils.constants import CONSTANTS
 from piaa_utils.datasets import MINI_CLASSES, mini_scenes
-from piaa_utils.labelled import first
+from piaa_utils.labelled import cut_to
 from piaa_utils.worlds import WORLDS, load_world
 
 FAST = {"learn": 300, "val": 100, "test": 150}  # pictures used where fast is True
@@ -113,7 +113,7 @@ class Config:
             data = mini_scenes(split)
         else:
             data = load_world(self.world, self.data_root, split.removesuffix("_unseen"))
-        return first(data, FAST[split.removesuffix("_unseen")]) if self.fast else data
+        return cut_to(data, FAST[split.removesuffix("_unseen")]) if self.fast else data
 
     def claim(self, holds: bool, message: str) -> None:
         """Say that something holds, and fail if it does not.

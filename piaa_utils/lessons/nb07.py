@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from piaa_utils.encoders import encode
 from piaa_utils.images import batches
 from piaa_utils.lessons.checks import check_choice, check_function
-from piaa_utils.metrics import average_precision
+from piaa_utils.metrics import average_precision, paired_bootstrap
 from piaa_utils.plots import PALETTE, Figure, subplots
 from piaa_utils.purification import learn_classifier, purify_released
 from piaa_utils.reproduce import CLS_ROW, PICTURES, REPORTED, VARIANTS, Job
@@ -24,6 +25,7 @@ from piaa_utils.selection import PatchBank
 
 COLUMNS = {"released": "released code's choices", "ours": "ours"}
 KINDS = ("whole", "in part", "nothing")  # what Stage II keeps of a class
+MARK = " *"  # of a row whose classifier is Stage I's, as Stage II kept nothing
 CALLED = {"voc12": "VOC 2012", "voc07": "VOC 2007", "coco": "COCO 2014", "nus": "NUS-WIDE"}
 
 
@@ -66,12 +68,28 @@ def kept_shares(bank: PatchBank, text: Tensor, temperatures: Sequence[float]) ->
     -------
     [T, C] from 0 to 1; NaN for a class that no patch of the bank is taken for.
     """
-    W, b, _ = learn_classifier(bank, text, purify=None)
-    logits = bank.features.double() @ W.double() + b.double()
+    logits = _decisions(bank, text)
     there = torch.bincount(logits.argmax(dim=1), minlength=bank.n_classes).double()
     there[there == 0] = torch.nan
     counts = [purify_released(logits, t).counts / there for t in temperatures]
     return torch.stack(counts).cpu().numpy()
+
+
+def _decisions(bank: PatchBank, text: Tensor) -> Tensor:
+    """Stage I's decision values [n, C] of a bank's patches."""
+    W, b, _ = learn_classifier(bank, text, purify=None)
+    return bank.features.double() @ W.double() + b.double()
+
+
+def above_mean(bank: PatchBank, text: Tensor, temperature: float) -> np.ndarray:
+    """What share of a class's patches has a q above the mean of that class.
+
+    Arguments as in :func:`kept_shares`, with one T. Returns [C] from 0 to 1; NaN for a class that
+    no patch of the bank is taken for.
+    """
+    q, predicted = torch.softmax(temperature * _decisions(bank, text), dim=1).max(dim=1)
+    of_class = [q[predicted == c] for c in range(bank.n_classes)]
+    return np.array([float((x > x.mean()).double().mean()) for x in of_class])
 
 
 def kinds_of(shares: np.ndarray) -> dict[str, np.ndarray]:
@@ -81,9 +99,16 @@ def kinds_of(shares: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(KINDS, (whole, some, nothing), strict=True))
 
 
-def kept_figure(shares: Mapping[str, np.ndarray], temperatures: Sequence[float]) -> Figure:
-    """For each encoder, how many classes keep all, some or none of their patches, over T."""
-    size = (5.6 * len(shares), 4.8)
+def kept_figure(
+    shares: Mapping[str, np.ndarray],
+    temperatures: Sequence[float],
+    marks: Mapping[str, float],
+) -> Figure:
+    """For each encoder, how many classes keep all, some or none of their patches, over T.
+
+    `marks` are values of T that get a named vertical line.
+    """
+    size = (5.6 * len(shares) + 1.6, 4.8)
     figure, axes = subplots(1, len(shares), size=size, sharey=True, squeeze=False)
     said = []
     for ax, (encoder, share) in zip(axes[0], shares.items(), strict=True):
@@ -92,15 +117,67 @@ def kept_figure(shares: Mapping[str, np.ndarray], temperatures: Sequence[float])
         for (kind, counts), style, colour in lines:
             ax.plot(temperatures, counts, style, color=colour, label=kind)
         ax.set(xscale="log", xlabel="T of Stage II", title=encoder)
+        across = ax.get_xaxis_transform()
+        for name, t in marks.items():
+            ax.axvline(t, color="0.5", lw=1.5, zorder=0)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            ax.text(t, 0.5, name, transform=across, rotation=90, ha="center", va="center",
+                    fontsize="x-small", bbox=box)  # fmt: skip
         ends = ", ".join(f"{kind} {c[0]} and {c[-1]}" for kind, c in kinds.items())
         said.append(f"{encoder}, at T = {temperatures[0]:g} and {temperatures[-1]:g}: {ends}")
     axes[0, 0].set_ylabel("classes")
-    axes[0, -1].legend(title="patches kept")
-    figure.alt_text = f"Classes that keep their patches whole, in part or not. {'; '.join(said)}."
+    axes[0, -1].legend(title="patches kept", loc="upper left", bbox_to_anchor=(1, 1))
+    lines = ", ".join(f"{name} ({t:g})" for name, t in marks.items())
+    figure.alt_text = (
+        f"Classes that keep their patches whole, in part or not. {'; '.join(said)}. "
+        f"Vertical lines at the T of {lines}."
+    )
     return figure
 
 
 # Results
+
+
+def _mark(result: Mapping[str, Any], row: str) -> str:
+    """``MARK`` for the released row of a result whose Stage II kept nothing, else ""."""
+    lone = row == "released" and result["stages"][row].get("kept_nothing", False)
+    return MARK if lone else ""
+
+
+def note(results: Mapping[str, dict]) -> str:
+    """What the mark stands for, naming the rows of {encoder: result} that have it."""
+    rows = [f"{encoder}, released" for encoder, r in results.items() if _mark(r, "released")]
+    if not rows:
+        return "Stage II kept some patches in every row, so no row is marked *."
+    return (
+        f"Marked * below: {'; '.join(rows)}. Stage II kept nothing there: the classifier is Stage "
+        f"I's."
+    )
+
+
+def leads(
+    results: Mapping[str, dict], scores: Mapping[tuple, Tensor], labels: np.ndarray, n: int = 500
+) -> pd.DataFrame:
+    """By how many points of mAP each row leads [CLS], with the paired 95 % interval.
+
+    Parameters
+    ----------
+    results : {encoder: result}.
+    scores : [m, C] of (encoder, row) and of ("[CLS]",); NaN where a picture could not be read.
+    labels : int [m, C].
+    n : resamples.
+    """
+    cls, lines = scores[CLS_ROW,].numpy(), {}
+    read = ~np.isnan(cls).any(axis=1)
+    for encoder, result in results.items():
+        for row in VARIANTS:
+            own = scores[encoder, row].numpy()[read]
+            lead = [100 * x for x in paired_bootstrap(labels[read], own, cls[read], n)]
+            pictures = np.median(result["stages"][row]["images"])
+            lines[f"{encoder}, {row}"] = [int(pictures), *lead]
+    columns = ["pictures behind a class, median", "lead over [CLS]", "low", "high"]
+    table = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+    return table.round(1)
 
 
 def rows_of(results: Mapping[str, dict], protocol: str = "absent") -> list[dict[str, Any]]:
@@ -111,7 +188,7 @@ def rows_of(results: Mapping[str, dict], protocol: str = "absent") -> list[dict[
             if row == CLS_ROW and n:
                 continue
             m = measured[protocol]
-            name = row if row == CLS_ROW else f"{encoder}, {row}"
+            name = row if row == CLS_ROW else f"{encoder}, {row}{_mark(result, row)}"
             value = {"value": m["map"], "low": m["low"], "high": m["high"]}
             out.append({"name": name, "set": result["dataset"]} | value)
     return out
@@ -171,7 +248,8 @@ def read_results(folder: Path) -> tuple[dict[tuple[str, str], dict], list[dict]]
 def papers_table(papers: Mapping[tuple[str, str], dict]) -> pd.DataFrame:
     """Reported, as released and ours, for each data set and encoder; empty where nothing was run.
 
-    Only results at the paper's setting fill a cell: whole splits, its CLIP, float32.
+    Only results at the paper's setting fill a cell: whole splits, its CLIP, float32. A ``*`` marks
+    a classifier that is Stage I's, since Stage II kept nothing.
     """
     lines, index = [], []
     for dataset, encoders in REPORTED.items():
@@ -179,7 +257,7 @@ def papers_table(papers: Mapping[tuple[str, str], dict]) -> pd.DataFrame:
             result = papers.get((dataset, encoder))
             line = {"reported": f"{reported:.1f}"}
             for row, column in COLUMNS.items():
-                line[column] = _cell(result["rows"][row]["absent"]) if result else ""
+                line[column] = _cell(result, row) if result else ""
             lines.append(line)
             index.append((CALLED[dataset], encoder))
     index = pd.MultiIndex.from_tuples(index, names=("data set", "encoder"))
@@ -189,15 +267,16 @@ def papers_table(papers: Mapping[tuple[str, str], dict]) -> pd.DataFrame:
 def own_table(results: Mapping[str, dict]) -> pd.DataFrame:
     """The same of other runs, such as the mini world's: {encoder: result}, nothing reported."""
     lines = {
-        encoder: {"[CLS]": _cell(result["rows"][CLS_ROW]["absent"])}
-        | {column: _cell(result["rows"][row]["absent"]) for row, column in COLUMNS.items()}
+        encoder: {"[CLS]": _cell(result, CLS_ROW)}
+        | {column: _cell(result, row) for row, column in COLUMNS.items()}
         for encoder, result in results.items()
     }
     return pd.DataFrame(lines).T.rename_axis("encoder")
 
 
-def _cell(m: Mapping[str, Any]) -> str:
-    return f"{m['map']:.1f} [{m['low']:.1f}, {m['high']:.1f}]"
+def _cell(result: Mapping[str, Any], row: str) -> str:
+    m = result["rows"][row]["absent"]
+    return f"{m['map']:.1f} [{m['low']:.1f}, {m['high']:.1f}]{_mark(result, row)}"
 
 
 # Time
@@ -216,16 +295,20 @@ def operations(width: int, depth: int, tokens: int, patch: int = 16) -> float:
 
 
 def hours_table(learn_rate: float, test_rate: float) -> pd.DataFrame:
-    """Hours of each data set's two passes at the given images per second."""
+    """Hours of each data set's two passes at the given images per second, to two digits."""
     lines = {
         CALLED[name]: {
             "pictures to learn from": learn,
             "pictures to test on": test,
-            "hours": round((learn / learn_rate + test / test_rate) / 3600, 2),
+            "hours, about": _two_digits((learn / learn_rate + test / test_rate) / 3600),
         }
         for name, (learn, test) in PICTURES.items()
     }
     return pd.DataFrame(lines).T.astype({"pictures to learn from": int, "pictures to test on": int})
+
+
+def _two_digits(x: float) -> str:
+    return f"{float(f'{x:.2g}'):g}"
 
 
 # Exercises
@@ -263,7 +346,20 @@ def exercise_2(answer: Callable) -> None:
     def right(q):
         return q >= q.mean() + (q.std() if len(q) > 1 else torch.inf)
 
-    check_function(answer, right, [(q,) for q in cases], "Exercise 2")
+    def strict(q):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*[Dd]egrees of freedom")
+            try:
+                return answer(q)
+            except (UserWarning, RuntimeWarning) as warning:
+                said = type(warning)(
+                    "a lone patch has no deviation, std() warns and gives NaN. Treat len(q) < 2 "
+                    "before you call std()."
+                )
+                raise said.with_traceback(warning.__traceback__) from None
+
+    asked = strict if callable(answer) else answer
+    check_function(asked, right, [(q,) for q in cases], "Exercise 2")
 
 
 def exercise_3(answer: object) -> None:

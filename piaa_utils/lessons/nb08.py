@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 import numpy as np
 import torch
+from IPython.display import HTML
 from PIL import Image
 from torch import Tensor
 
@@ -95,7 +99,7 @@ def gallery(found: Tagged, indices: Sequence[int], title: str = "") -> Figure:
     """Pictures with their tags, the score of each beside it; four a row."""
     rows = -(-len(indices) // 4)
     columns = min(4, len(indices))
-    size = (4 * columns, 5.2 * rows + (0.6 if title else 0))
+    size = (4 * columns, 4.9 * rows + (0.5 if title else 0))
     figure, axes = subplots(rows, columns, size=size, squeeze=False)
     said = []
     for ax in axes.ravel():
@@ -113,6 +117,8 @@ def gallery(found: Tagged, indices: Sequence[int], title: str = "") -> Figure:
 
 def explore(picture: int, class_name: str, *, piaa: PIAA, found: Tagged) -> Figure:
     """A picture, the heat map of a class, and the scores of all classes with the tags in colour.
+
+    A line marks an even share of all classes, background included.
 
     Raises
     ------
@@ -136,30 +142,84 @@ def explore(picture: int, class_name: str, *, piaa: PIAA, found: Tagged) -> Figu
     axes[2].barh(range(len(order)), scores[order], color=colours)
     axes[2].set_yticks(range(len(order)), [found.classes[c] for c in order])
     axes[2].invert_yaxis()
+    even = 1 / (len(piaa.class_names) + len(piaa.background))
+    axes[2].axvline(even, color="black", linestyle="--", label="even share")
+    axes[2].legend(loc="lower right")
     axes[2].set(xlabel="score (blue: a tag)")
     axes[2].locator_params(axis="x", nbins=4)
     figure.alt_text = (
         f"Picture {picture}, the heat map of {class_name}, and bars: tags "
         f"{', '.join(tags) or 'none'}; highest score {scores.max():.2f}, of "
-        f"{found.classes[order[0]]}; uncertainty {found.uncertainty[picture]:.2f}."
+        f"{found.classes[order[0]]}; an even share is {even:.2f}; uncertainty "
+        f"{found.uncertainty[picture]:.4f}."
     )
     return figure
 
 
-def look_figure(unsure: np.ndarray, errors: np.ndarray, groups: int = 5) -> Figure:
-    """Wrong tags of a picture, mean of groups of equal size, from the surest to the least sure."""
+def by_sureness(unsure: np.ndarray, counts: np.ndarray, groups: int = 5) -> np.ndarray:
+    """Mean count of groups of equal size, from the surest pictures to the least sure: [groups].
+
+    Examples
+    --------
+    >>> by_sureness(np.array([0.9, 0.1, 0.5, 0.2]), np.array([4, 1, 3, 2]), 2).tolist()
+    [1.5, 3.5]
+    """
     order = np.argsort(unsure, kind="stable")
-    means = [errors[part].mean() for part in np.array_split(order, groups)]
+    return np.array([counts[part].mean() for part in np.array_split(order, groups)])
+
+
+def look_figure(
+    unsure: np.ndarray, wrong: np.ndarray, missing: np.ndarray, groups: int = 5
+) -> Figure:
+    """Wrong and missing tags of a picture, stacked, by groups from the surest to the least sure.
+
+    Parameters
+    ----------
+    unsure : [n], the uncertainty; wrong and missing : [n], how many tags of a picture are.
+    groups : how many, of equal size.
+    """
+    means = {
+        "missing": by_sureness(unsure, missing, groups),
+        "wrong": by_sureness(unsure, wrong, groups),
+    }
     figure, ax = subplots(size=(10, 5))
-    ax.bar(range(groups), means, color=[*["0.75"] * (groups - 1), PALETTE[1]])
+    bottom = np.zeros(groups)
+    looks = ({"color": "0.75", "hatch": "//", "edgecolor": "white"}, {"color": PALETTE[1]})
+    for (name, heights), look in zip(means.items(), looks, strict=True):
+        ax.bar(range(groups), heights, bottom=bottom, label=name, **look)
+        bottom += heights
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], labels[::-1], loc="upper left", frameon=False)
     names = ["surest", *[""] * (groups - 2), "least sure"]
     ax.set_xticks(range(groups), [f"{n}\n{i + 1} of {groups}" for i, n in enumerate(names)])
-    ax.set_ylabel("wrong tags a picture")
+    ax.set_ylabel("wrong and missing tags\na picture")
+    said = [f"{name} {', '.join(f'{m:.2f}' for m in means[name])}" for name in ("wrong", "missing")]
     figure.alt_text = (
-        f"Wrong and missing tags a picture, in {groups} groups from the surest pictures to the "
-        f"least sure: {', '.join(f'{m:.2f}' for m in means)}."
+        f"Tags a picture, in {groups} groups from the surest pictures to the least sure: "
+        f"{'; '.join(said)}."
     )
     return figure
+
+
+def wrapped(message: str, folder: str | os.PathLike) -> str:
+    """A message in lines of 100 characters, without the folder before names of files in it.
+
+    Examples
+    --------
+    >>> wrapped("damaged: /tmp/x/mine.txt is no text.", "/tmp/x")
+    'damaged: mine.txt is no text.'
+    """
+    text = message.replace(f"{os.fspath(folder)}{os.sep}", "")
+    return textwrap.fill(text, 100, subsequent_indent="    ")
+
+
+def top_of_sheet(page: str, count: int = 2) -> HTML:
+    """The first pictures of a contact sheet, to show in a notebook, which has its own styles."""
+    articles = re.findall("<article>.*?</article>", page, re.DOTALL)[:count]
+    text = re.sub("(</?)h3>", r"\1p>", "\n".join(articles))
+    row = 'style="display: flex; flex-wrap: wrap; gap: 0.8em"'
+    text = text.replace('class="row"', row)
+    return HTML(text.replace("<figure>", '<figure style="margin: 0; width: 168px">'))
 
 
 def strangeness(cls: Tensor, known: Tensor) -> np.ndarray:
@@ -183,8 +243,11 @@ def crops(images: Sequence[Image.Image], count: int, seed: int = 0) -> list[Imag
     return out
 
 
-def strange_figure(groups: dict[str, np.ndarray]) -> Figure:
-    """The strangeness of each group's pictures as points, medians as lines."""
+def strange_figure(groups: dict[str, np.ndarray], limit: float) -> Figure:
+    """The strangeness of each group's pictures as points, and a limit.
+
+    Groups of five or more have a line at their median.
+    """
     figure, ax = subplots(size=(12, 1.1 * len(groups) + 1.6))
     rng = np.random.default_rng(0)
     said = []
@@ -199,13 +262,19 @@ def strange_figure(groups: dict[str, np.ndarray]) -> Figure:
             markersize=12 if big else 5,
             alpha=1 if big else 0.5,
         )
+        if big:
+            said.append(f"{name}: {', '.join(f'{v:.2f}' for v in values)}")
+            continue
         low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
-        ax.plot([middle, middle], [y - 0.38, y + 0.38], color="black", linewidth=3)
+        line = {"label": "median"} if "median" not in ax.get_legend_handles_labels()[1] else {}
+        ax.plot([middle, middle], [y - 0.38, y + 0.38], color="black", linewidth=3, **line)
         said.append(f"{name}: median {middle:.2f}, nine in ten from {low:.2f} to {high:.2f}")
+    ax.axvline(limit, color=PALETTE[3], linestyle="--", linewidth=3, label="limit")
+    ax.legend(loc="upper left")
     ax.set_yticks(range(len(groups)), list(groups))
-    ax.invert_yaxis()
+    ax.set_ylim(len(groups) - 0.4, -0.6)
     ax.set_xlabel("strangeness: 1 - cosine to the most similar known scene")
-    figure.alt_text = f"Strangeness of pictures. {'; '.join(said)}."
+    figure.alt_text = f"Strangeness of pictures. {'; '.join(said)}. A limit at {limit:.2f}."
     return figure
 
 
@@ -251,7 +320,8 @@ def exercise_2(answer: Callable) -> None:
     cases = [
         (np.array([[0.6, 0.3, 0.1]]), 1, 0.0),
         (np.array([[0.6, 0.3, 0.1]]), 3, 0.3),
-        (np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3]]), 2, 0.25),
+        (np.array([[0.2, 0.5, 0.3]]), 1, 0.0),
+        (np.array([[0.5, 0.3, 0.2], [0.05, 0.15, 0.8], [0.3, 0.45, 0.25]]), 2, 0.25),
     ]
     check_function(answer, rule, cases, "Exercise 2")
 

@@ -238,9 +238,10 @@ def timeline_figure(
     killed : process and time (seconds since 1970) of a worker that was killed.
     began : when the run began; None takes the first shard that counted.
     """
-    pids = list(dict.fromkeys(s.pid for s in sorted(log, key=lambda s: s.started)))
-    if killed is not None and killed[0] not in pids:
-        pids.append(killed[0])
+    first = {s.pid: s.started for s in sorted(log, key=lambda s: -s.started)}
+    if killed is not None:  # all its banks may be lost; it stands before who came in its place
+        first.setdefault(*killed)
+    pids = sorted(first, key=first.get)
     begin = min(s.started for s in log) if began is None else began
     figure, ax = subplots(size=(14, 0.95 * len(pids) + 2.2))
     for s in log:
@@ -399,7 +400,10 @@ def exercise_2(answer: object) -> None:
         "d": "The ten smallest of twenty: whoever is among the ten of all is among those of its "
         "shard.",
     }
-    why = "The medians of (1, 2, 9) and (3, 4, 5) do not say that the median of all is 3.5."
+    why = (
+        "Medians of 2 and 4 do not tell that of all: it is 3.5 for (1, 2, 9) and (3, 4, 5), and 3 "
+        "for (1, 2, 3) and (3, 4, 5)."
+    )
     check_choice(answer, "c", wrong, "Exercise 2", why)
 
 
