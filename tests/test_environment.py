@@ -202,9 +202,7 @@ def test_first_good_python_makes_the_environment(copy):
     assert done.returncode == 0, done.stderr
     told = log.read_text()
     assert "found -m venv --clear .venv" in told
-    assert re.search(
-        r"pip -m pip install .*-c \.venv/versions\.txt -e \.\[coco,lab,test\]", told
-    )
+    assert re.search(r"pip -m pip install .*-c \.venv/versions\.txt -e \.\[coco,lab,test\]", told)
     assert told.splitlines()[-1] == "pip -m piaa_utils run"
     assert "torch==" in (copy / ".venv/versions.txt").read_text()
     assert (copy / ".venv/ready").exists()
