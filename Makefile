@@ -25,13 +25,13 @@ lint: $(READY)
 	$(PYTHON) -m ruff format --check .
 
 unit: $(READY)
-	$(ONE_THREAD) $(PYTHON) -m pytest --cov=piaa_utils -n 2 --dist loadfile
+	$(ONE_THREAD) $(PYTHON) -m pytest --cov=piaa_utils -n 2 --dist loadfile --no-loadscope-reorder
 
 nbval: $(READY)
 	mkdir -p $(STARTUP)
 	cp tests/warnings_are_errors.py $(STARTUP)
 	IPYTHONDIR=$(CURDIR)/cache/ipython $(ONE_THREAD) $(PYTHON) -m pytest --nbval-lax \
-		--nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadscope \
+		--nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadscope --no-loadscope-reorder \
 		$(wildcard notebooks/[0-9]*.ipynb)
 
 test-min: $(READY)  ## make test on the oldest versions that pyproject.toml allows
