@@ -215,7 +215,7 @@ def test_failed_installation_is_tried_again(copy):
     assert not (copy / ".venv/ready").exists()
 
 
-ALWAYS = ["test", "test-grade", "check-book"]  # what .ci/run calls on every machine
+ALWAYS = ["test"]  # what .ci/run calls on every machine
 
 
 def run_ci(copy, *programs, make="exit 0"):
