@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import html
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as widgets
 
-from piaa_utils.plots import Figure
+from piaa_utils.plots import Figure, display_metadata, png_bytes
 
 
 def explorer(
     callback: Callable[..., Figure],
     start: Mapping[str, object] | None = None,
     **choices: Sequence | Mapping,
-) -> widgets.interactive:
+) -> widgets.VBox:
     """A figure with controls above it; what the controls say goes to `callback`.
 
     Parameters
@@ -45,8 +47,36 @@ def explorer(
             **more,
         )
 
-    def show(**values: object) -> Figure:  # ipywidgets takes no functools.partial
-        return callback(**values)
+    picture = _Picture()
+    box = widgets.VBox([*controls.values(), picture]).add_class("widget-interact")
 
-    # An `interactive`, unlike `interact`, does not show what its function returns unless told to.
-    return widgets.interactive(show, {"auto_display": True}, **controls)
+    def show(change: object = None) -> None:
+        values = {name: control.value for name, control in controls.items()}
+        try:
+            picture.value = _image(callback(**values))
+        except Exception as error:
+            if change is None:
+                raise  # at the start the cell fails; later nobody would see it
+            picture.value = f"<pre>{html.escape(f'{type(error).__name__}: {error}')}</pre>"
+
+    for control in controls.values():
+        control.observe(show, "value")
+    show()
+    return box
+
+
+class _Picture(widgets.HTML):
+    """HTML whose words for a notebook without widgets do not hold the whole picture."""
+
+    def __repr__(self) -> str:
+        return "a figure"
+
+
+def _image(figure: Figure) -> str:
+    """A figure as an HTML image with its alt text.
+
+    No output widget shows it: those now and then stall a notebook that runs without a browser.
+    """
+    words = html.escape(display_metadata(figure)["image/png"]["alt"], quote=True)
+    data = base64.b64encode(png_bytes(figure)).decode()
+    return f'<img alt="{words}" src="data:image/png;base64,{data}" style="max-width: 100%">'
