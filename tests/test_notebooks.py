@@ -284,7 +284,7 @@ def test_install_missing_says_what_to_do_without_a_network(fresh_python):
 
 
 def test_requirements_are_those_of_pyproject():
-    assert "open_clip_torch>=2.26,<4" in install_missing.requirements()
+    assert "open_clip_torch>=3,<4" in install_missing.requirements()
     assert not install_missing.missing()
 
 
