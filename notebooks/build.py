@@ -124,7 +124,8 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 data = output.get("data", {})
                 if "application/vnd.jupyter.widget-view+json" in data:
                     data.pop("application/vnd.jupyter.widget-view+json")
-                    data["text/plain"] = "The explorer needs a running kernel: run the notebook."
+                    what = "explorer" if data["text/plain"].startswith("VBox(") else "button"
+                    data["text/plain"] = f"The {what} needs a running kernel: run the notebook."
     return notebook
 
 

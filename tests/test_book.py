@@ -72,7 +72,10 @@ def small(tmp_path):
         "## Formula\n\n$$\\frac{a}{b} = \\arg\\max_c \\log p$$\n\n"
         "<details><summary>Hint</summary>\n\nRead [00](00_first.ipynb#formula).\n\n</details>"
     )
-    widget = nbformat.v4.new_output("display_data", {"text/plain": f"{book.WIDGET}: run it."})
+    widget, button = (
+        nbformat.v4.new_output("display_data", {"text/plain": f"The {what} {book.WIDGET}"})
+        for what in ("explorer", "button")
+    )
     words = nbformat.v4.new_output("stream", name="stdout", text="a ``` b\n")
     table = nbformat.v4.new_output(
         "display_data", {"text/html": "<table><tr><th>a</th></tr><tr><td>1</td></tr></table>"}
@@ -85,6 +88,7 @@ def small(tmp_path):
     cells = [
         code_cell("import sys", tags=["setup"]),
         code_cell("explorer()", widget, figure()),
+        code_cell("upload()", button),
         code_cell("show()", words, table, markdown, value, grumble),
         code_cell("answer = 42", tags=["exercise"]),
         text,
@@ -162,7 +166,8 @@ def test_badges_give_way_to_the_files_themselves(staged):
 
 def test_outputs_as_a_reader_sees_them(staged):
     text = (staged / "01_second.md").read_text()
-    assert book.WIDGET not in text and book.EXPLORER in text and "grumble" not in text
+    assert text.count(book.EXPLORER) == text.count(book.BUTTON) == 1
+    assert book.WIDGET not in text and "grumble" not in text
     assert '```{image} /figures/01_second-2-1.png\n:alt: "A point in the middle."\n```' in text
     assert "````text\na ``` b\n````" in text and "<table><tr><th>a</th>" in text
     assert "| a |\n|---|" in text and "```text\n42\n```" in text

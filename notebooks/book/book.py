@@ -35,11 +35,12 @@ FOLDED = {  # cells that a reader opens: their summary by tag
     "exercise": "A solution",
     "versions": "Versions",
 }
-WIDGET = "The explorer needs a running kernel"
+WIDGET = "needs a running kernel: run the notebook."
 EXPLORER = (
     "*In a running notebook this cell shows sliders. The figure beside it shows one of their "
     "settings.*"
 )
+BUTTON = "*In a running notebook this cell shows a button.*"
 BADGES = re.compile(r"^(?:\[!\[[^\]]*\]\(http[^)]*\)\]\([^)]*\)[ \t]*)+$", re.MULTILINE)
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
@@ -214,7 +215,9 @@ class Stage:
         if "text/markdown" in data:
             return data["text/markdown"]
         text = data.get("text/plain", "")
-        return EXPLORER if text.startswith(WIDGET) else fence(text, "text")
+        if text.endswith(WIDGET):
+            return EXPLORER if text.startswith("The explorer") else BUTTON
+        return fence(text, "text")
 
 
 def fence(text: str, language: str) -> str:

@@ -37,6 +37,7 @@ CSS_ADDRESS = re.compile(r"(?:url\(\s*|@import\s+)[\"']?([^\"')\s;]+)", re.IGNOR
 SEARCH_TIMEOUT = 20_000  # milliseconds
 DEAD_WIDGETS = (
     "The explorer needs a running kernel",
+    "The button needs a running kernel",
     "Error displaying widget",
     "A Jupyter Widget",
 )
