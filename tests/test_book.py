@@ -65,7 +65,7 @@ def small(tmp_path):
     for folder in ("data", "notebooks/student"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "README.md").write_text(README)
-    (tmp_path / "TEACHING.md").write_text("# Teaching\n\nFrom [01](notebooks/01_second.ipynb).\n")
+    (tmp_path / "notebooks/TEACHING.md").write_text("# Teaching\n\nFrom [01](01_second.ipynb).\n")
     (tmp_path / "tool.py").write_text("answer = 42\n")
     (tmp_path / "data/point.png").write_bytes(base64.b64decode(PIXEL))
     text = nbformat.v4.new_markdown_cell(
@@ -180,6 +180,11 @@ def test_a_figure_without_alt_text_stops_the_book(small, tmp_path):
         book.Stage(small, tmp_path / "stage").write()
 
 
+def test_every_markdown_file_that_the_front_page_links_to_is_a_page():
+    linked = re.findall(r"\]\(([\w/.-]+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "notebooks/TEACHING.md" in linked and set(linked) <= set(book.pages())
+
+
 def test_the_series_as_pages(tmp_path):
     """All figures are there, beside the explorers too, and no badge or widget is left."""
     stage = book.Stage(ROOT, tmp_path)
@@ -214,7 +219,7 @@ def test_the_rendered_site(needs_sphinx, small, capsys):
     assert "second" in (site / "searchindex.js").read_text(encoding="utf-8")
     assert "data:font/woff;base64" in (site / "_static/math.css").read_text(encoding="utf-8")
     assert "@media print" in (site / "_static/book.css").read_text(encoding="utf-8")
-    (small / "TEACHING.md").write_text("# Teaching\n\nOf [nothing](#nowhere).\n")
+    (small / "notebooks/TEACHING.md").write_text("# Teaching\n\nOf [nothing](#nowhere).\n")
     with pytest.raises(RuntimeError, match="Sphinx refused the book"):
         book.render(site, small)
     assert (site / "index.html").exists(), "the last good book stays"

@@ -4,9 +4,9 @@
 
 The executed notebooks and the repository's Markdown files become Markdown pages with pictures
 (here), and Sphinx makes the site of them (conf.py). What is in it is what is there: every
-notebooks/NN_*.ipynb, README.md as the front page, other Markdown files of the root such as
-TEACHING.md, and the two about the data. Linked source files get a page, other linked files are
-copied. The site loads nothing from outside and works from the file system.
+notebooks/NN_*.ipynb, README.md as the front page, notebooks/TEACHING.md, and the two about the
+data. Linked source files get a page, other linked files are copied. The site loads nothing from
+outside and works from the file system.
 """
 
 import argparse
@@ -49,10 +49,10 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
 def pages(root: Path = ROOT) -> dict[str, str]:
     """The files that become pages, in the order of the book: path below root -> page's name."""
     notebooks = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    others = sorted(path for path in root.glob("*.md") if path.name != "README.md")
+    others = sorted((root / "notebooks").glob("*.md"))
     found = {"README.md": "index"}
     found |= {f"notebooks/{path.name}": path.stem for path in notebooks}
-    found |= {path.name: path.stem.lower() for path in others}
+    found |= {f"notebooks/{path.name}": path.stem.lower() for path in others}
     found |= {path: name for path, name in ABOUT.items() if (root / path).exists()}
     return found
 
@@ -98,7 +98,7 @@ class Stage:
     def contents(self) -> str:
         """The tables of contents: they make the sidebar, and what is previous and next."""
         out = []
-        lessons = [n for p, n in self.pages.items() if p.startswith("notebooks/")]
+        lessons = [n for p, n in self.pages.items() if p.endswith(".ipynb")]
         others = [n for p, n in self.pages.items() if n not in lessons and n != "index"]
         for caption, names in (("Notebooks", lessons), ("About", others)):
             if names:
