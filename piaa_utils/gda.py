@@ -110,19 +110,17 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         self.classes_, labels, means = self._classes(X, y)
         priors = self._log_priors(len(self.classes_))
 
-        n, total, scatter = 0.0, 0.0, 0.0  # of the rows minus their class mean
+        centred = X.astype(np.float64)  # the rows, from here on minus their class mean
         for c in np.unique(labels):
-            of_class = labels == c
-            rows, w = X[of_class].astype(np.float64), weights[of_class]
-            means[c] = w @ rows / w.sum()
-            rows -= means[c]
-            if self.weigh_covariance:
-                n, total = n + w.sum(), total + w @ rows
-                rows *= np.sqrt(w)[:, None]
-            else:
-                n, total = n + len(rows), total + rows.sum(axis=0)
-            scatter = scatter + rows.T @ rows
-        scatter -= np.outer(total, total) / n  # about their own mean: (n - 1) Sigma
+            rows = labels == c
+            means[c] = weights[rows] @ centred[rows] / weights[rows].sum()
+        centred -= means[labels]
+        row_weights = weights if self.weigh_covariance else np.ones(len(X))
+        n, total = row_weights.sum(), row_weights @ centred
+        if self.weigh_covariance:
+            centred *= np.sqrt(weights)[:, None]
+        # About their own mean: (n - 1) Sigma.
+        scatter = centred.T @ centred - np.outer(total, total) / n
         factor = cho_factor(self._inverse_precision(n, scatter, max(X.max(), -X.min())))
 
         self.means_ = means

@@ -161,12 +161,12 @@ def learn_classifier(
         )
 
     weights = bank.probs.gather(1, labels[:, None]).squeeze(1)
-    pairs = torch.unique(torch.stack([labels, bank.image_id]), dim=1)
+    images = bank.image_id.split(bank.counts.tolist())  # of each class in turn
     report: dict[str, Any] = {
         "purify": purify,
         "temperature": temperature,
         "selected": bank.counts.tolist(),
-        "images": torch.bincount(pairs[0], minlength=n_classes).tolist(),
+        "images": [len(ids.unique()) for ids in images],
         "text_fallback": _without_rows(bank.counts, names, "Stage I selected"),
     }
     gda = _fit(features, labels, weights, text)
