@@ -102,7 +102,8 @@ def learn_stacked(classes: list[list[tuple]], text: Tensor) -> tuple[Tensor, Ten
 def weights(mu: Tensor, sigma: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """W and b of the class means [C, D] and the covariance [D, D] of n rows."""
     width = len(sigma)
-    precision = width * torch.linalg.pinv((n - 1) * sigma + sigma.trace() * torch.eye(width))
+    ridge = sigma.trace() * torch.eye(width, dtype=sigma.dtype)
+    precision = width * torch.linalg.pinv((n - 1) * sigma + ridge)
     W = precision @ mu.T
     b = math.log(1 / len(mu)) - 0.5 * torch.stack([m @ precision @ m for m in mu])
     return W.float(), b.float()
