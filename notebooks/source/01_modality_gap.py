@@ -28,8 +28,10 @@ here = Path.cwd()
 root = next((p for p in (here, *here.parents, here / "piaa") if (p / "piaa_utils").is_dir()), None)
 if root is None:  # the notebook came alone, as on Colab: fetch the series beside it
     root = here / "piaa"
-    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, str(root)], check=True)
-subprocess.run([sys.executable, str(root / "notebooks" / "install_missing.py")], check=True)
+    if subprocess.run(["git", "clone", "--depth=1", REPOSITORY, str(root)]).returncode:
+        raise SystemExit(f"{REPOSITORY} was not fetched: connect to a network, run the cell again.")
+if subprocess.run([sys.executable, str(root / "notebooks" / "install_missing.py")]).returncode:
+    raise SystemExit("Setup is not done: mend what is said above, then run the cell again.")
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
 
