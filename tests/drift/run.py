@@ -74,6 +74,7 @@ def main(which: str) -> None:
         f"PYTHON={python}",
         f"READY={ready}",
         PIAA_CACHE=str(home / "cache"),
+        PIAA_DRIFT=which,
     )
     print(f"Passed on {date.today()} with the versions in {versions}.")
 
