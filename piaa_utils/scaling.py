@@ -123,7 +123,7 @@ def connect(address: str | None = None, workers: int = 2) -> Iterator[Client]:
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, but is {workers}.")
     options = {"n_workers": workers, "threads_per_worker": 1}
-    options["dashboard_address"] = ":0"  # a free port; the usual one may be another cluster's
+    options["dashboard_address"] = "127.0.0.1:0"  # a free port, for this machine alone
     with dask.config.set(KEEP_MEMORY):
         cluster = LocalCluster(**options, silence_logs=logging.CRITICAL)
     with cluster, Client(cluster, set_as_default=False) as client:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -424,6 +425,28 @@ def fence(tmp_path):
     return made
 
 
+def test_the_fence_lets_a_lesson_s_cluster_talk_on_this_machine_alone(tmp_path):
+    made = fence(tmp_path)
+    here, away = ("127.0.0.1", 80), ("10.0.0.1", 80)
+    with pytest.raises(PermissionError):
+        made("socket.connect", (None, here))  # an answer
+    with ThreadPoolExecutor(1) as cluster:  # Dask's thread, while an answer runs
+        cluster.submit(made, "socket.connect", (None, here)).result()
+        with pytest.raises(PermissionError):
+            cluster.submit(made, "socket.connect", (None, away)).result()
+    made.strict = False
+    made("socket.bind", (None, here))
+    made("socket.getaddrinfo", ("localhost", 80, 0, 0, 0))
+    for event, args in (
+        ("socket.bind", (None, ("0.0.0.0", 80))),
+        ("socket.connect", (None, away)),
+        ("socket.connect", (None, "/run/docker.sock")),
+        ("socket.getaddrinfo", ("example.org", 80, 0, 0, 0)),
+    ):
+        with pytest.raises(PermissionError):
+            made(event, args)
+
+
 def test_the_fence_denies_what_lies_outside(tmp_path):
     inside, outside = str(tmp_path / "a"), str(tmp_path.parent / "a")
     made = fence(tmp_path)
@@ -461,7 +484,7 @@ def test_the_fence_knows_links_the_cache_and_the_lesson(tmp_path):
     with pytest.raises(PermissionError):
         made("open", (str(tmp_path.parent / "cache" / "a"), "w", os.O_WRONLY))
     assert not made.denied, "a cache that cannot be written is nobody's fault"
-    for event in ("subprocess.Popen", "os.kill", "socket.connect"):
+    for event in ("subprocess.Popen", "os.kill"):
         with pytest.raises(PermissionError):
             made(event, ())
     made.strict = False

@@ -7,8 +7,8 @@ in FOLDER itself, ``ann_00_start_here.ipynb``, is of the student whose name stan
 What runs is the pristine student notebook, with two things out of the student's file: the answers
 to the exercises, and cells that the student added. So a check or a lesson's cell that was edited or
 deleted counts as it was handed out. Each notebook runs in a process of its own, in a scratch copy
-of its folder, without a network where the system permits, and with limits of time, memory, file
-size and what is printed (:mod:`piaa_utils.classroom.worker`).
+of its folder, without a network but 127.0.0.1 (for Dask) where the system permits, and with limits
+of time, memory, file size and what is printed (:mod:`piaa_utils.classroom.worker`).
 
 This is a grader for a class and no prison. Answers run in the process that judges them, as the
 grader's own user. It mends what an answer replaced, by accident or for a joke: names, functions of
@@ -174,6 +174,7 @@ def run_plan(
             "memory": limits.memory,
             "each": limits.timeout / 4 if not fill else limits.timeout,
             "cache": str(cache),
+            "cut_off": bool(_without_network()),
             "writable": [str(cache)] if fill else [],
         }
         spec.write_text(json.dumps(settings), encoding="utf-8")
