@@ -116,7 +116,7 @@ HAND_INS = {
         "were missing and put back",
     ),
     "edited lesson": (changed("c3", "right = 8", cells(RIGHT_1, "answer = 8")), "1+ 2-", "edited"),
-    "syntax": (cells("def f(x:\n", RIGHT_2), "1- 2+", "SyntaxError"),
+    "syntax": (cells("def f(x):\n    return 2 x", RIGHT_2), "1- 2+", "SyntaxError"),
     "crash": (cells(RIGHT_1, "answer = 1 / 0"), "1+ 2-", "ZeroDivisionError"),
     "exit": (cells("import sys; sys.exit(0)", RIGHT_2), "1- 2+", "SystemExit"),
     "loop": (cells("def f(x):\n    while True: pass", RIGHT_2), "1- 2+", "ran for 4 s"),
@@ -580,8 +580,9 @@ def test_the_process_sets_its_limits_and_tells(tmp_path, monkeypatch):
     """``main`` without what cannot be undone: limits, the hook, the end of the process."""
     spec, found = tmp_path / "plan.json", tmp_path / "found.jsonl"
     settings = {"plan": [], "timeout": 9, "memory": 77, "each": 1, "cache": "", "writable": []}
-    spec.write_text(json.dumps(settings))
-    limits, hooks = {}, []
+    spec.write_text(json.dumps({**settings, "cut_off": True}))
+    limits, hooks, opened = {}, [], []
+    monkeypatch.setattr(w, "open_loopback", lambda: opened.append("127.0.0.1"))
     monkeypatch.setattr(w.resource, "setrlimit", lambda kind, value: limits.update({kind: value}))
     monkeypatch.setattr(w.sys, "addaudithook", hooks.append)
     monkeypatch.setattr(w.os, "_exit", lambda code: hooks.append(code))
@@ -591,7 +592,7 @@ def test_the_process_sets_its_limits_and_tells(tmp_path, monkeypatch):
     w.main()
     monkeypatch.undo()
     assert limits[w.resource.RLIMIT_DATA] == (77 << 20, 77 << 20)
-    assert isinstance(hooks[0], w.Fence) and hooks[1] == 0
+    assert isinstance(hooks[0], w.Fence) and hooks[1] == 0 and opened == ["127.0.0.1"]
     assert json.loads(found.read_text()) == {"end": True}
 
 

@@ -34,8 +34,7 @@ if root is None:  # the notebook came alone, as on Colab: fetch the series besid
         raise SystemExit(f"{REPOSITORY} was not fetched: connect to a network, run the cell again.")
 if subprocess.run([sys.executable, str(root / "notebooks" / "install_missing.py")]).returncode:
     raise SystemExit("Setup is not done: mend what is said above, then run the cell again.")
-if str(root) not in sys.path:
-    sys.path.insert(0, str(root))
+sys.path[:0] = {str(root)} - set(sys.path)
 
 # %% tags=["config"]
 # Configuration. For photographs and the paper's CLIP change one line (and have the data at hand):
