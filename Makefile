@@ -62,10 +62,11 @@ student: $(READY)  ## make the folder for a class: make student OUT=folder
 	$(if $(OUT),,$(error Say where: make student OUT=folder))
 	$(PYTHON) -m piaa_utils handout "$(OUT)"
 
-bench: $(READY)  ## time encoders, PVCL and scaling: on an idle machine, some minutes
+bench: $(READY)  ## time encoders, PVCL, scaling, mixed precision: on an idle machine, some minutes
 	$(PYTHON) benchmarks/encoders.py
 	$(PYTHON) benchmarks/pvcl.py
 	$(PYTHON) benchmarks/scaling.py
+	$(PYTHON) benchmarks/precision.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(PYTHON) -m jupyterlab $(wildcard notebooks)

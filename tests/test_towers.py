@@ -259,20 +259,41 @@ def test_a_device_without_mixed_precision(monkeypatch):
     assert load_backbone(golden_clip(), device="cpu").precision == "fp32"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("name", ["cls", "sclip", "itaclip", "scclip"])
-def test_mixed_precision_on_cuda_keeps_the_mean_average_precision(name):
-    """On the mini world's 150 pictures `val`, read by the text: less than 0.05 points.
-
-    [CLS] and the paper's encoders. On a CPU ClearCLIP's, a baseline, moved by 0.13.
-    """
-    dataset, names, found = mini_scenes("val"), [] if name == "cls" else [name], []
-    for precision in PRECISIONS:
-        backbone = load_backbone(device="cuda", precision=precision)
-        text, scores = backbone.encode_text(MINI_CLASSES), []
-        for _, pixels in batches(dataset, backbone.preprocess, 32, progress=False):
-            x = encode(backbone, pixels, names)[name]
+def read_by_text(backbone, dataset, names):
+    """Scores [images, classes] of [CLS], and of each encoder: the largest over the patches."""
+    text, scores = backbone.encode_text(MINI_CLASSES), {}
+    for _, pixels in batches(dataset, backbone.preprocess, 32, progress=False):
+        for name, x in encode(backbone, pixels, names).items():
             logits = x @ text.T
-            scores.append((logits if name == "cls" else logits.amax(1)).cpu())
-        found.append(mean_average_precision(dataset.labels, torch.cat(scores).numpy()).map)
-    assert abs(found[1] - found[0]) < 0.0005
+            scores.setdefault(name, []).append((logits if name == "cls" else logits.amax(1)).cpu())
+    return {name: torch.cat(parts) for name, parts in scores.items()}
+
+
+def test_mixed_precision_hardly_moves_a_score():
+    """By less than a hundredth of what scores of a class differ by from picture to picture."""
+    paths, names = mini_scenes("val").paths[:32], ["sclip", "itaclip", "scclip"]
+    exact, mixed = (
+        read_by_text(load_backbone(device="cpu", precision=p), paths, names) for p in PRECISIONS
+    )
+    for name in ["cls", *names]:
+        moved = (mixed[name] - exact[name]).abs().max()
+        assert 0 < moved < 0.01 * exact[name].std(0).mean(), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("split", ["test", "test_unseen"])
+def test_mixed_precision_on_cuda_keeps_the_mean_average_precision(split):
+    """[CLS] and the paper's encoders, read by the text: less than 0.05 points.
+
+    On the 150 pictures of `val` two neighbours at the top of one class's list, out of order, are
+    0.2 points already; on these 600, on a CPU, it was 0.026 (``benchmarks/precision.py``).
+    """
+    dataset, names = mini_scenes(split), ["sclip", "itaclip", "scclip"]
+    exact, mixed = (
+        read_by_text(load_backbone(device="cuda", precision=p), dataset, names) for p in PRECISIONS
+    )
+    for name in exact:
+        fp32, amp = (
+            mean_average_precision(dataset.labels, s[name].numpy()).map for s in (exact, mixed)
+        )
+        assert abs(amp - fp32) < 0.0005, name
