@@ -277,6 +277,9 @@ nb00.explore(picture, 8, data, arrays)
 # | [04 GDA](04_gda.ipynb) | from trusted patches to a linear classifier in closed form |
 # | [05 Adaptive aggregation](05_adaptive_aggregation.ipynb) | from patches to one score |
 # | [06 The whole of PIAA](06_whole_piaa.ipynb) | what does each step add, and where does it fail? |
+# | [07 The reproduction](07_reproduction.ipynb) | do the paper's numbers come out, and what are they made of? |
+# | [08 Your own images](08_own_images.ipynb) | how do I use this on my pictures and my classes? |
+# | [09 Scaling out](09_scaling_out.ipynb) | what if there are ten million pictures? |
 #
 # Every notebook runs offline on the same small world: pictures made of emoji, of which each
 # pixel's owner is known, and a small CLIP trained on such pictures. That is why the series can
@@ -375,7 +378,7 @@ nb00.exercise_3(answer)
 first = scores["[CLS]"].argmax(1).numpy()
 first_is_right = data.labels[np.arange(len(data)), first].mean()
 # end solution
-print(f"The first name is right in {first_is_right:.0%} of the pictures.")
+print("share of pictures whose first name is right:", first_is_right)
 
 # %% tags=["check"]
 nb00.exercise_4(first_is_right, scores["[CLS]"], data.labels)
