@@ -164,6 +164,16 @@ def test_own_thresholds_are_the_best_of_each_class(pictures):
         assert f1(y, s, threshold=own[c]).OF1 == pytest.approx(best)
 
 
+def test_a_gain_in_f1_is_taken_on_the_same_pictures(pictures):
+    y, scores = np.asarray(pictures.labels), np.random.default_rng(6).random((N, C))
+    own = nb05.own_thresholds(y, scores)
+    gain, low, high = nb05.f1_gain(y, scores, own, 0.9)
+    by_hand = f1(y, scores - own, threshold=0).CF1 - f1(y, scores, threshold=0.9).CF1
+    assert gain == pytest.approx(100 * by_hand) and 0 < gain and low < gain < high
+    back = nb05.f1_gain(y, scores, 0.9, own)  # the same draws: the interval is turned round
+    np.testing.assert_allclose(back, (-gain, -high, -low))
+
+
 def test_each_figure_says_what_it_shows(pictures, scored):
     groups = nb05.size_groups(pictures.labels, object_shares(pictures))
     maps = torch.rand(N, GRID**2, C, generator=torch.Generator().manual_seed(0))

@@ -128,6 +128,27 @@ def test_a_look_alike_has_its_best_patch_on_the_object():
     assert pairs.ahead.tolist() == [1, 1] and pairs.rival.tolist() == [2, 2]
 
 
+def test_like_is_compared_with_like():
+    """Small pairs are missed more and have company more; within a size company makes nothing."""
+    half = [True] * 3 + [False] * 3 + [True, False]  # of the missed, and of the found
+    small = {"share": 0.01, "ahead": [1] * 6 + [0] * 2, "company": half}
+    large = {"share": 0.2, "ahead": [1] * 2 + [0] * 6, "company": [False] * 8}
+    pairs = pd.concat([pd.DataFrame(small), pd.DataFrame(large)])
+    missed, equal = pairs.ahead > 0, np.ones(len(pairs))
+    assert pairs.company[missed].mean() > pairs.company[~missed].mean() + 0.2
+    assert nb06.at_like_size(pairs, "company", equal, groups=2) == 0
+    pairs.company = missed
+    assert nb06.at_like_size(pairs, "company", equal, groups=2) == 100
+    never_found = equal * missed.to_numpy()
+    assert np.isnan(nb06.at_like_size(pairs, "company", never_found, groups=2))
+
+
+def test_intervals_draw_whole_pictures():
+    pairs = pd.DataFrame({"picture": [0] * 50 + [1] * 50, "gain": [0.0] * 50 + [1.0] * 50})
+    value, low, high = nb06.interval(pairs, lambda w: np.average(pairs.gain, weights=w))
+    assert (value, low, high) == (0.5, 0, 1)  # two pictures, not a hundred pairs
+
+
 def test_reasons_in_words():
     pair = SimpleNamespace(
         picture=0,

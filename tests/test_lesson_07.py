@@ -212,6 +212,7 @@ def test_exercise_1():
     wrong = (
         (lambda y, s, d: average_precision_score(y, s), "expected"),  # "absent"
         (lambda y, s, d: average_precision_score(y | d, s), "expected"),  # as if they were there
+        (lambda y, s, d: average_precision_score(y, np.where(d, 0, s)), "expected"),  # no score
         (lambda y, s, d: None, "returned None"),
         (0.5, "a function is wanted"),
     )

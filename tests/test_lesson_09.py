@@ -94,8 +94,9 @@ def test_memory_is_followed_over_runs():
     assert seen[11] == ([8, 16], [100_000_000, 102_000_000]) and seen[13][0] == [8]
     figure = nb09.memory_figure(seen, pixels=6e5)
     assert "process 11: 100 MB, then 102 MB" in figure.alt_text
-    rising = figure.axes[0].lines[-1].get_ydata()
-    np.testing.assert_allclose(rising, [100, 100 + 16 * 0.6])
+    grown, rising = (figure.axes[0].lines[i].get_xydata() for i in (0, -1))
+    np.testing.assert_allclose(grown, [[0, 0], [8, 2]])
+    np.testing.assert_allclose(rising, [[0, 0], [8, 8 * 0.6]])
 
 
 def test_the_explorer_shows_what_was_chosen():

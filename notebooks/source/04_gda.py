@@ -857,8 +857,8 @@ nb04.exercise_4(answer, learned["test"], oracle["test"], test)
 # 1); the encoder "vanilla" for the bank and the test (what remains of GDA's gain when patches are
 # entangled?); go on to notebook 05, which makes one score of a picture's patches.
 #
-# **In the paper**: the step "patch-based visual classifier learning" (PVCL), Stages I to III; here
-# `method.md`, section 3, `piaa_utils/gda.py` and `piaa_utils/purification.py`. The purification
+# **In the paper**: the step "patch-based visual classifier learning" (PVCL), Stages I to III, here
+# `piaa_utils/gda.py` and `piaa_utils/purification.py`. The purification
 # "spread" is ours.
 #
 # **References**

@@ -202,7 +202,8 @@ with scaling.torch_threads(1), warnings.catch_warnings():
     # Few pictures: some classes get no patch, the text stands in, and a warning would say so.
     warnings.simplefilter("ignore")
     alone = new_piaa().fit(paths)
-print(f"one process:  {len(paths) / (time.perf_counter() - start):5.1f} images a second")
+speed_alone = len(paths) / (time.perf_counter() - start)
+print(f"one process:  {speed_alone:5.1f} images a second")
 
 
 # %%
@@ -220,7 +221,8 @@ def same_classifier(a, b):
 
 
 far_fit(paths[:16])  # each worker loads CLIP; this is not to be timed
-by_one, speed_one = far_fit(paths, batches_per_shard=3, workers=workers[:1])
+by_one, _ = far_fit(paths, batches_per_shard=3, workers=workers[:1])
+_, speed_one = far_fit(paths, workers=workers[:1])
 by_two, speed_two = far_fit(paths)
 
 # %%
@@ -350,8 +352,9 @@ config.claim(
 )
 
 # %% [markdown]
-# Most of that memory is Python with PyTorch and CLIP; it is there before the first picture. *Look for* the
-# difference in kind: the dashed line would rise for ever, the others may climb a small step and stay. What
+# Most of that memory is Python with PyTorch and CLIP; it is there before the first picture, and the figure
+# leaves it out. *Look for* the difference in kind: the dashed line would rise for ever, the others may climb a
+# step, now and then above it at first, and stay. (The README has the same for up to a thousand images.) What
 # travels is smaller still. A full bank has $C \cdot K$ rows, each with a feature, the text probabilities, the
 # entropy and three numbers that say where it came from:
 
@@ -370,7 +373,8 @@ config.claim(
 # ## 5 · How fast?
 #
 # Images a second with one worker and with two, on this machine, now. If its two cores were idle, the
-# ratio comes near 2; if other things run, it may come near 1. So there is no claim about it here. A
+# ratio comes near 2; if other things run, it may come near 1. And one process without Dask may beat both:
+# it sends nothing, and so few pictures are soon encoded. So there is no claim about it here. A
 # steadier number is the **processor time** that an image costs a worker, which does not count waiting.
 # It is what the paper calculation needs.
 
@@ -382,8 +386,13 @@ def cost(piaa):
     return sum(s.cpu_seconds for s in log) / sum(s.images for s in log)
 
 
-print(f"one worker {speed_one:.1f}, two workers {speed_two:.1f} images a second: ", end="")
-print(f"{speed_two / speed_one:.2f} times as fast (this machine, now)")
+print(
+    f"images a second: one process without Dask {speed_alone:.1f}, one worker {speed_one:.1f}",
+    end="",
+)
+print(
+    f", two workers {speed_two:.1f},\n{speed_two / speed_one:.2f} times one's (this machine, now)"
+)
 cost_n, cost_4n = cost(by_two), cost(by_4n)
 config.claim(
     1 / 2 < cost_4n / cost_n < 2,
@@ -417,7 +426,7 @@ stack.close()  # the cluster is no longer needed; its processes end here
 # \text{seconds a merge}.$$
 #
 # Two of these numbers were measured here: an image, above, and the merge of two full banks with $K = 512$,
-# below. It is a lower bound: that the pictures can be read fast enough, and that banks reach each other
+# below; a shard has 2048 images. It is a lower bound: that the pictures can be read fast enough, and that banks reach each other
 # at no cost, is assumed.
 
 # %%
@@ -503,7 +512,7 @@ look(workers=100, million_images=10, seconds_per_image=measured)
 # **Think.** And the question above: ten times the images, or ten times the cost of an image?
 # <details><summary>Answer</summary>Left of the line it is the same: the work grows tenfold. Right of it
 # some workers have nothing to do. More images find them first; a higher cost does not, as a shard stays
-# with one worker.</details>
+# with one worker: there the costlier image costs more hours.</details>
 #
 # ## What you have seen
 #

@@ -228,6 +228,59 @@ def pair_table(
     )
 
 
+def at_like_size(pairs: pd.DataFrame, reason: str, weights: np.ndarray, groups: int = 5) -> float:
+    """How much more often a reason holds for the missed than for the found of like size, points.
+
+    Parameters
+    ----------
+    pairs : from :func:`pair_table`; missed are those with a wrong class ahead.
+    reason : one of ``REASONS``.
+    weights : of the pairs.
+    groups : so many groups of like ``share``; one without missed or without found is left out.
+
+    Examples
+    --------
+    >>> pairs = pd.DataFrame({"share": [0.1, 0.1], "ahead": [1, 0], "company": [True, False]})
+    >>> at_like_size(pairs, "company", np.ones(2), groups=1)
+    100.0
+    """
+    holds, missed = pairs[reason].to_numpy(), pairs.ahead.to_numpy() > 0
+    cuts = np.quantile(pairs.share, np.linspace(0, 1, groups + 1)[1:-1])
+    group = np.searchsorted(cuts, pairs.share, side="right")
+    steps, sizes = [], []
+    for of in (group == k for k in range(groups)):
+        a, b = of & missed, of & ~missed
+        if weights[a].sum() and weights[b].sum():
+            steps.append(np.average(holds[a], weights=weights[a]))
+            steps[-1] -= np.average(holds[b], weights=weights[b])
+            sizes.append(weights[of].sum())
+    return float(100 * np.average(steps, weights=sizes)) if sizes else float("nan")
+
+
+def interval(
+    pairs: pd.DataFrame, statistic: Callable[[np.ndarray], float], n: int = 500, seed: int = 0
+) -> tuple[float, float, float]:
+    """A statistic of pairs and its 95 % interval, whole pictures being drawn with replacement.
+
+    Parameters
+    ----------
+    pairs : from :func:`pair_table`.
+    statistic : takes the weights of the pairs, how often the picture of each was drawn.
+    n : how many times all pictures are drawn.
+
+    Examples
+    --------
+    >>> pairs = pd.DataFrame({"picture": [0, 0, 1], "gain": [2, 2, 2]})
+    >>> interval(pairs, lambda w: float(np.average(pairs.gain, weights=w)), n=10)
+    (2.0, 2.0, 2.0)
+    """
+    pictures, of = np.unique(pairs.picture, return_inverse=True)
+    rng, chance = np.random.default_rng(seed), np.full(len(pictures), 1 / len(pictures))
+    draws = [statistic(rng.multinomial(len(pictures), chance)[of]) for _ in range(n)]
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return statistic(np.ones(len(pairs))), float(low), float(high)
+
+
 def say_reason(pair: object, class_names: Sequence[str]) -> str:
     """In words, why a class fell behind: the reasons that hold, or that none does.
 

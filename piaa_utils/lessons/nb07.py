@@ -325,10 +325,13 @@ def exercise_1(answer: Callable) -> None:
 
 
 def _ranked(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, scores and marks of n pictures; the second best is difficult, and no positive."""
+    """Labels, scores and marks of n pictures; the second best is difficult, and no positive.
+
+    Some scores are negative, so that a difficult picture is not left out by a score of zero.
+    """
     rng = np.random.default_rng(n)
     labels = np.arange(n) % 2 == 0
-    scores = np.linspace(0.9, 0.1, n)
+    scores = np.linspace(-0.1, -0.9, n)
     difficult = ~labels & ((np.arange(n) == 1) | (rng.random(n) < 0.3))
     return labels.astype(int), scores, difficult
 

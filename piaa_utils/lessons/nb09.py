@@ -275,7 +275,7 @@ def seen_by_process(logs: Sequence[Sequence[Shard]]) -> dict[int, tuple[list[int
 
 
 def memory_figure(seen: dict[int, tuple[list[int], list[int]]], pixels: float) -> Figure:
-    """Peak memory of each worker over the images that it has seen, and if it kept them.
+    """By how much the peak memory of each worker grew after its first shard, and if it kept images.
 
     Parameters
     ----------
@@ -283,20 +283,20 @@ def memory_figure(seen: dict[int, tuple[list[int], list[int]]], pixels: float) -
     pixels : bytes of one image.
     """
     figure, ax = subplots(size=(12, 6.5))
-    most, start = max(n[-1] for n, _ in seen.values()), min(m[0] for _, m in seen.values())
-    said = []
+    most, said = max(n[-1] - n[0] for n, _ in seen.values()), []
     for i, (pid, (images, memory)) in enumerate(seen.items()):
         line = {"marker": "o", "color": PALETTE[i % len(PALETTE)], "label": f"process {pid}"}
-        ax.plot(images, [m / 1e6 for m in memory], linewidth=2.5, **line)
+        more = [n - images[0] for n in images], [(m - memory[0]) / 1e6 for m in memory]
+        ax.plot(*more, linewidth=2.5, **line)
         said.append(f"process {pid}: {memory[0] / 1e6:.0f} MB, then {memory[-1] / 1e6:.0f} MB")
-    ends = [start / 1e6, (start + most * pixels) / 1e6]
-    ax.plot([0, most], ends, "--", color="0.35", linewidth=2.5, label="if it kept the pixels")
-    ax.set(xlabel="images that the process has seen", ylabel="peak memory (MB)", ylim=(0, None))
+    kept = [0, most * pixels / 1e6]
+    ax.plot([0, most], kept, "--", color="0.35", linewidth=2.5, label="if it kept the pixels")
+    ax.set(xlabel="images seen after the first shard", ylabel="growth of the peak memory (MB)")
     ax.grid(color="0.9")
-    ax.legend(frameon=False, fontsize=14, loc="lower right")
+    ax.legend(frameon=False, fontsize=14, loc="upper left")
     figure.alt_text = (
-        f"Peak memory of the workers over the images they have seen. {'; '.join(said)}. A rising "
-        f"line shows what keeping all pixels would take."
+        f"Growth of the peak memory of the workers over the images they have seen. "
+        f"{'; '.join(said)}. A rising line shows what keeping all pixels would take."
     )
     return figure
 
