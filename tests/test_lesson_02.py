@@ -280,7 +280,7 @@ def test_a_number_that_the_line_would_cross_stands_in_its_bar():
 
 def test_exercise_4(capsys):
     nb02.exercise_4(sum(i // 12 == i % 128 for i in range(1536)) / 1536)
-    assert "about 1/B" in capsys.readouterr().out
+    assert "exactly 1/B" in capsys.readouterr().out
     nb02.exercise_4(torch.tensor(1 / 128))
     nb02.exercise_4(0.008)  # three decimals will do
     for wrong, message in (

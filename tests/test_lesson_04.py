@@ -267,7 +267,13 @@ def test_exercise_4(gda, split, capsys):
         shares.append((logits.argmax(-1) == split.truth)[on_object].mean())
     nb04.exercise_4(shares, gda, oracle, split)
     nb04.exercise_4(torch.tensor(shares), gda, oracle, split)
-    assert capsys.readouterr().out.count("The oracle's means alone ") == 2
+    out = capsys.readouterr().out
+    assert out.count("The oracle's means alone ") == 2
+    learned, whole = (
+        ((x @ W + b).argmax(-1).numpy() == split.truth)[on_object].mean()
+        for W, b in (nb04.joined(g.means_, g.precision_) for g in (gda, oracle))
+    )
+    assert out.count(f"The whole oracle: {100 * (whole - learned):+.1f} points.") == 2
     with pytest.raises(CheckFailed, match="entry 1"):
         nb04.exercise_4([shares[0], shares[1] - 0.1], gda, oracle, split)
     with pytest.raises(CheckFailed, match="shape"):

@@ -97,12 +97,14 @@ smallest = np.where((data.labels == 1) & (pixels > 0), pixels, pixels.max() + 1)
 row = np.arange(len(data))
 typical = many & (rank[row, pixels.argmax(1)] == 0)
 picture = int(np.where(typical, rank[row, smallest], -1).argmax())
+lost = smallest[picture]
+print(f"its smallest class: {names[lost]}, place {rank[picture, lost] + 1} of {len(names)}")
 nb00.explore(picture, 8, data, {"[CLS]": scores["[CLS]"].numpy()})
 
 # %% [markdown]
 # **What to look for.** Blue bars are classes that are in the picture (it may also hold things that
 # are in no list). What is largest is at the top; what is small is lost among things that are not
-# there at all.
+# there at all, or falls off the list.
 #
 # Is that the rule? Take every picture of the test set, ask [CLS] for as many names as there are
 # classes in it, and count how often it names the class with the most pixels, and how often the
@@ -242,7 +244,7 @@ best = np.array([m.argmax() for m in maps.flatten(1).numpy()])
 on_it = [x.truth[picture, patch] == c for patch, c in zip(best, shown, strict=True)]
 Markdown(
     f"**Read the colour bar before you judge.** All patches lie between {maps.min():.4f} and "
-    f"{maps.max():.4f}, close to 1/{len(names)}, and for {sum(on_it)} of {len(shown)} classes the "
+    f"{maps.max():.4f}, close to 1/{len(names)} (notebook 04, section 4, says why), and for {sum(on_it)} of {len(shown)} classes the "
     "highest patch is on the object. Notebook 02 asks why a patch speaks of what it does not show."
 )
 

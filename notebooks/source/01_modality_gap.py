@@ -85,8 +85,8 @@ nb01.cosine_figure(pictures, texts, shows, text)
 
 # %% [markdown]
 # **What to look for.** A picture and a text that it does not show are, on average, less alike than
-# two pictures or two texts taken at random: each kind keeps to its own. Training moved the pairs
-# that belong together to the right. It did not mix the rest.
+# two pictures or two texts taken at random: each kind keeps to its own. The pairs that
+# belong together lie further to the right. Training did not mix the rest.
 
 
 # %%
@@ -296,9 +296,9 @@ nb01.cones_figure(table)
 # %% [markdown]
 # **What to look for.** Before any training all pictures look nearly alike to the network, and so
 # do all texts: each tower maps whatever comes in into a narrow **cone**. A deep network does that
-# by itself: its layers add the same biases and pass the same nonlinearities for every input. Two
-# towers, two sets of random weights, two cones; and two random directions in a space of many
-# dimensions are nearly at right angles, so the cones lie far apart.
+# by itself, likely because its layers add the same biases and pass the same nonlinearities for
+# every input. Two towers, two sets of random weights, two cones; and two random directions in a
+# space of many dimensions are nearly at right angles, so the cones lie far apart.
 #
 # Training widens the cones and brings them closer. It does not join them.
 
@@ -670,8 +670,8 @@ config.claim(
 # $\operatorname{softmax}_c(60\, x_i \cdot t_c)$; right, GDA's. (With the scale 60 the paper has the
 # text read patches too, where it looks for some to learn from. That is Stage I of PVCL, patch-based
 # visual classifier learning, the subject of notebooks 03 and 04. The paper's $\Omega$ is about
-# $D/n$ times the inverse covariance, so that its softmax is nearly flat. The winner is the same;
-# for probabilities we take the factor out.)
+# $D/n$ times the inverse covariance, so that with this many rows its softmax is nearly flat
+# (notebook 04, section 4). The winner is the same; for probabilities we take the factor out.)
 
 # %%
 patches, gda, said = unseen.patches["scclip"], learned[last_pair[0]], read[last_pair][1]

@@ -141,7 +141,7 @@ print(f"correlation of an object patch's map with [CLS]'s: {like_cls:.2f} (1: th
 config.claim(
     home["ordinary: q, k"] < 0.5,
     f"In the last block an object patch gives {100 * (1 - home['ordinary: q, k']):.0f} % of its "
-    "attention to something other than its own class.",
+    f"attention to something other than its own class; spread evenly, {100 * (1 - even):.0f} %.",
 )
 
 # %% [markdown]
@@ -473,11 +473,12 @@ config.claim(
 # ## 6 · SC-CLIP, step by step
 #
 # SC-CLIP adds one idea to like-to-like attention: let *earlier* blocks say which patches belong
-# together: h_9 from the middle of the tower, h_4 from before. How well these two tell objects
+# together: h_9 from the middle of the tower, h_4 from before. As above, P are the patches that enter
+# the last block, and "cls" the [CLS] token that enters it. How well these two tell objects
 # apart here, section 3 said. M is the cosine similarity of the repaired patches of h_9;
 # $M_\beta$ sets entries below β = 0.4 to 0 and divides each row by its sum:
 #
-# $$M = \cos(\operatorname{fill}(h_9)), \qquad x = M_\beta \cdot \operatorname{fill}(P) .$$
+# $$M = \cos(\operatorname{fill}(h_9)), \qquad \tilde x = M_\beta \cdot \operatorname{fill}(P) .$$
 
 # %%
 hidden = {layer: trunk.hidden[package.tap(layer, backbone.depth)] for layer in range(4, 11)}
@@ -790,8 +791,8 @@ config.claim(moved > 30 * rounding, f"All three: another order of the batch, {mo
 # ### Exercise 3 · Another order, another score
 #
 # Two students score the release on the same test images, with the same weights, in batches. One
-# reads the images in order of their names, the other in random order. Their mAP differs in the
-# first decimal. Why? Put the letter in `answer`, for example `answer = "a"`.
+# reads the images in order of their names, the other in random order. Suppose their mAP
+# differs in the first decimal. Why? Put the letter in `answer`, for example `answer = "a"`.
 #
 # - **a**: Floating point sums round differently.
 # - **b**: The model has dropout or other randomness.

@@ -62,7 +62,7 @@ from piaa_utils.purification import learn_classifier, purify_released
 # %% [markdown]
 # ## 1 · Three clouds of one shape
 #
-# Notebook 03 left us a **bank**: for each class some hundred patches of which the text is sure. The
+# Notebook 03 left us a **bank**: for each class tens to hundreds of patches of which the text is sure. The
 # label of a row is what the text says, right or not: a **pseudo-label**. How do we make a
 # classifier of it, without any training?
 #
@@ -213,7 +213,7 @@ n, D = X.shape
 means = text.double().numpy().copy()  # what a class without rows keeps
 for c in np.unique(y):
     means[c] = p[y == c] @ X[y == c] / p[y == c].sum()
-Sigma = np.cov((X - means[y]).T)  # unbiased: its divisor is n - 1
+Sigma = np.cov((X - means[y]).T)  # the divisor is n - 1 here
 Omega = D * np.linalg.inv((n - 1) * Sigma + np.trace(Sigma) * np.eye(D))
 W = Omega @ means.T
 b = np.log(1 / C) - 0.5 * np.einsum("cd,dc->c", means, W)
@@ -457,7 +457,7 @@ for split, source in (("test", "learn"), ("test_unseen", "learn_unseen")):
 nb04.results_figure(results)
 
 # %% [markdown]
-# **What to look for.** First, what the covariance is worth: nearest mean against the four below it.
+# **What to look for.** First, what the covariance is worth: nearest mean against the two LDA and GDA.
 # Second, the differences between GDA and LDA with an estimated shrinkage: they are small, as section
 # 4 made us expect. The paper's formula needs one line where Ledoit-Wolf needs a page, and that is
 # its merit. Third, the distance to the oracle.
@@ -817,7 +817,7 @@ config.claim(
 # `answer` to the pair of shares.
 #
 # **Expected output**: two numbers between 0 and 1, `✓ Exercise 4 is right.` and what each half alone
-# wins or loses. Compare with the whole oracle in `results["test"]`: do the halves add up?
+# wins or loses, and what the whole oracle does. Do the halves add up?
 #
 # <details><summary>Hint</summary>
 # `nb04.read(x @ V + a, test).accuracy` is the share. The attributes are `means_` and `precision_`.

@@ -777,6 +777,8 @@ luck = result["one a class"][0] - result["one a class"][1]
 config.claim(
     luck > 0, f"chosen class by class, val promises {100 * luck:.1f} points more than test gives"
 )
+
+# %%
 gain, low, high = nb05.f1_gain(y, scores, own, threshold)
 config.claim(
     high > 0,

@@ -220,6 +220,7 @@ def same_classifier(a, b):
     return torch.equal(a.coef_, b.coef_) and torch.equal(a.intercept_, b.intercept_)
 
 
+# %%
 far_fit(paths[:16])  # each worker loads CLIP; this is not to be timed
 by_one, _ = far_fit(paths, batches_per_shard=3, workers=workers[:1])
 _, speed_one = far_fit(paths, workers=workers[:1])
@@ -380,19 +381,19 @@ config.claim(
 
 
 # %%
+print(
+    f"images a second: one process without Dask {speed_alone:.1f}, one worker {speed_one:.1f},\n"
+    f"two workers {speed_two:.1f}, {speed_two / speed_one:.2f} times one's (this machine, now)"
+)
+
+
+# %%
 def cost(piaa):
     """Processor seconds of an image."""
     log = piaa.shards_
     return sum(s.cpu_seconds for s in log) / sum(s.images for s in log)
 
 
-print(
-    f"images a second: one process without Dask {speed_alone:.1f}, one worker {speed_one:.1f}",
-    end="",
-)
-print(
-    f", two workers {speed_two:.1f},\n{speed_two / speed_one:.2f} times one's (this machine, now)"
-)
 cost_n, cost_4n = cost(by_two), cost(by_4n)
 config.claim(
     1 / 2 < cost_4n / cost_n < 2,

@@ -672,4 +672,4 @@ def exercise_4(answer: object) -> None:
         tolerance=5e-4,
         hint="Row i holds q, k, v of image i // 12 and G of image i % 128; a share, not a count.",
     )
-    print("With B images in a batch it is about 1/B; more only where B is a multiple of 11.")
+    print("With B images in a batch it is exactly 1/B; more only where B is a multiple of 11.")

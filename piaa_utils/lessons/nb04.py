@@ -614,20 +614,23 @@ def exercise_4(
 ) -> None:
     """Accuracy with the oracle's means, then with the oracle's precision, the rest learned.
 
-    For the right answer it prints what either half wins or loses against the learned classifier.
+    For the right answer it prints what either half, and the whole, wins or loses against the
+    learned classifier.
     """
     what, tolerance = "Exercise 4", 5e-3
     truth = torch.from_numpy(split.truth)
     x, truth = split.patches[encoder][truth >= 0], truth[truth >= 0]
     shares = []
-    for means, shape in ((oracle, learned), (learned, oracle), (learned, learned)):
+    pairs = ((oracle, learned), (learned, oracle), (learned, learned), (oracle, oracle))
+    for means, shape in pairs:
         W, b = joined(means.means_, shape.precision_)
         shares.append(float(((x @ W + b).argmax(dim=-1) == truth).double().mean()))
-    *expected, plain = shares
+    *expected, plain, whole = shares
     if _close(answer, expected[::-1], tolerance) and not _close(answer, expected, tolerance):
         raise CheckFailed(f"{what}: these are the two shares, in the other order.")
     check_array(answer, expected, what, tolerance)
     print(halves_sentence(*(100 * (share - plain) for share in expected)))
+    print(f"The whole oracle: {100 * (whole - plain):+.1f} points.")
 
 
 def halves_sentence(means: float, precision: float) -> str:
