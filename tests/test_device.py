@@ -1,0 +1,119 @@
+"""Every tensor on the device where it belongs: the whole of PIAA on a GPU that is pretended."""
+
+import numpy as np
+import pytest
+import torch
+from pretend_gpu import OnGPU, PretendGPU
+from safetensors.torch import load_file
+
+from piaa_utils import reproduce, resume
+from piaa_utils.__main__ import main
+from piaa_utils.backbone import load_backbone
+from piaa_utils.datasets import MINI_CLASSES, mini_scenes
+from piaa_utils.pipeline import PIAA
+
+WAYS = {
+    "spread": {},
+    "released": {"purify": "released"},
+    "no purification": {"purify": None},
+    "two encoders": {"encoder": "vanilla", "selector": "scclip"},
+    "sclip": {"encoder": "sclip"},
+    "itaclip": {"encoder": "itaclip"},
+    "maskclip": {"encoder": "maskclip"},
+    "clearclip": {"encoder": "clearclip"},
+}
+
+
+@pytest.fixture(scope="module")
+def cpu():
+    return load_backbone(device="cpu")
+
+
+@pytest.fixture(params=["cuda", "mps"])
+def gpu(request, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)  # PyTorch would look for a driver
+    with PretendGPU(request.param) as device:
+        yield device
+
+
+@pytest.fixture
+def backbone(gpu):
+    return gpu.move(load_backbone(device="cpu"))
+
+
+def test_the_pretended_gpu_refuses_what_a_gpu_refuses(gpu):
+    x = gpu(np.array([1, 2, 3], np.float32))
+    assert (x + x).device == (x * 2).device == x[x > 1].device == gpu.device
+    assert x.cpu().device.type == "cpu" and torch.zeros(3).device.type == "cpu"
+    assert isinstance(torch.zeros(3, device=gpu.device), OnGPU)
+    assert isinstance(torch.zeros(3).to(gpu.device), OnGPU)
+    with pytest.raises(RuntimeError, match="same device"):
+        x + torch.ones(3)
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.cat([x, torch.ones(3)])
+    for to_numpy in (np.asarray, torch.Tensor.numpy):
+        with pytest.raises((TypeError, RuntimeError)):
+            to_numpy(x)
+    if gpu.device.type == "mps":
+        with pytest.raises(TypeError, match="float64"):
+            x.double()
+    else:
+        assert x.double().device == gpu.device
+    x[0] = 5
+    x[1:] += x[:1]
+    assert x.cpu().tolist() == [5, 7, 8]
+
+
+@pytest.mark.filterwarnings("ignore:.*selected no patch", "ignore:.*kept no patch")
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_the_whole_of_piaa(cpu, gpu, backbone, way, tmp_path):
+    learn, seen = mini_scenes("learn").paths[:24], mini_scenes("val").paths[:6]
+    options = {"n_select": 16, "progress": False, **way}
+    here = PIAA(MINI_CLASSES, cpu, **options).fit(learn)
+    there = PIAA(MINI_CLASSES, backbone, **options).fit(learn)
+    for learned in (there.text_, there.coef_, there.intercept_):
+        assert learned.device == gpu.device
+    scores = there.predict_proba(seen)
+    np.testing.assert_allclose(scores, here.predict_proba(seen), atol=2e-3)
+    torch.testing.assert_close(
+        there.patch_scores(seen[0]), here.patch_scores(seen[0]), atol=2e-3, rtol=0
+    )
+    there.save(tmp_path / "classifier.safetensors")
+    loaded = PIAA.load(tmp_path / "classifier.safetensors", backbone=backbone, progress=False)
+    assert loaded.coef_.device == gpu.device
+    np.testing.assert_array_equal(loaded.predict_proba(seen), scores)
+
+
+def test_a_reproduction_that_goes_on_after_a_stop(cpu, gpu, backbone, tmp_path, monkeypatch):
+    """Stopped after the first checkpoint; its banks come back to the device."""
+    command = ["reproduce", "--dataset", "mini", "--limit", "6", "--save-every", "1"]
+    command += ["--batch-size", "2", "--encoder", "scclip", "--out"]
+    boot, write, loaded = reproduce.bootstrap_map, resume.write_whole, [cpu]
+    monkeypatch.setattr(reproduce, "bootstrap_map", lambda *a, **k: boot(*a, n=20, **k))
+    monkeypatch.setattr(reproduce, "load_backbone", lambda *a, **k: loaded[0])
+    monkeypatch.setattr(reproduce, "device_name", str)
+    monkeypatch.setattr(resume, "SAVING_SHARE", float("inf"))
+    main([*command, str(tmp_path / "here")])
+
+    def write_and_stop(path, data):
+        write(path, data)
+        raise InterruptedError("the power went")
+
+    loaded[0] = backbone
+    monkeypatch.setattr(resume, "write_whole", write_and_stop)
+    with pytest.raises((InterruptedError, SystemExit)):
+        main([*command, str(tmp_path / "there")])
+    monkeypatch.setattr(resume, "write_whole", write)
+    main([*command, str(tmp_path / "there")])
+    results = [
+        reproduce.read_result(next((tmp_path / where).glob("*.json")))
+        for where in ("here", "there")
+    ]
+    assert [result["run"]["resumed"] for result in results] == [0, 1]
+    ours, theirs = (
+        load_file(tmp_path / where / result["files"]["scores"])
+        for where, result in zip(("here", "there"), results, strict=True)
+    )
+    assert len(ours) == 3
+    for row in ours:
+        torch.testing.assert_close(theirs[row], ours[row], atol=2e-3, rtol=0)
