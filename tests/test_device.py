@@ -85,7 +85,7 @@ def test_the_whole_of_piaa(cpu, gpu, backbone, way, tmp_path):
 
 
 def test_a_reproduction_that_goes_on_after_a_stop(cpu, gpu, backbone, tmp_path, monkeypatch):
-    """Stopped after the first checkpoint; its banks come back to the device."""
+    """Stopped after the first checkpoint, and taken up again."""
     command = ["reproduce", "--dataset", "mini", "--limit", "6", "--save-every", "1"]
     command += ["--batch-size", "2", "--encoder", "scclip", "--out"]
     boot, write, loaded = reproduce.bootstrap_map, resume.write_whole, [cpu]
