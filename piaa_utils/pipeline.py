@@ -189,12 +189,15 @@ class PIAA(BaseEstimator):
         return out
 
     def score_features(self, patches: Tensor, cls: Tensor) -> Tensor:
-        """PAA on features: unit patches [n, N, D] and unit [CLS] [n, D] to scores [n, C]."""
+        """PAA on features: unit patches [n, N, D] and unit [CLS] [n, D] to scores [n, C].
+
+        It is computed on the device of the features, and there the scores are.
+        """
         logits = self.decision_function(patches)
         scores = paa(
             logits,
             cls,
-            self.text_,
+            self.text_.to(cls.device),
             self.cls_scale,
             self.patch_scale,
             EVIDENCE_TEMPERATURE,
@@ -203,9 +206,10 @@ class PIAA(BaseEstimator):
         return scores[:, : len(self.class_names)]
 
     def decision_function(self, patches: Tensor) -> Tensor:
-        """x.W + b of unit patches: [..., D] to [..., C + B]."""
+        """x.W + b of unit patches: [..., D] to [..., C + B], on the device of the patches."""
         self._check_fitted()
-        return patches @ self.coef_.T + self.intercept_
+        coef, intercept = (x.to(patches.device) for x in (self.coef_, self.intercept_))
+        return patches @ coef.T + intercept
 
     def patch_scores(self, image: object) -> Tensor:
         """The heat maps of one image: [C, g, g], each patch's class probabilities g (PAA).

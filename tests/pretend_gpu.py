@@ -38,6 +38,9 @@ class OnGPU(torch.Tensor):
     def tolist(self):
         return self.held.tolist()
 
+    def __format__(self, how):
+        return format(self.held, how)
+
     def quantile(self, *arguments, **more):
         """PyTorch does without float64 here where its C++ sees "mps"; ours it sees as "meta"."""
         return OnGPU(self.held.quantile(*arguments, **more), self.where)

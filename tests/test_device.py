@@ -1,16 +1,27 @@
 """Every tensor on the device where it belongs: the whole of PIAA on a GPU that is pretended."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from pretend_gpu import OnGPU, PretendGPU
 from safetensors.torch import load_file
+from torch.nn.functional import normalize
 
 from piaa_utils import reproduce, resume
 from piaa_utils.__main__ import main
 from piaa_utils.backbone import load_backbone
 from piaa_utils.datasets import MINI_CLASSES, mini_scenes
+from piaa_utils.lessons import nb07
 from piaa_utils.pipeline import PIAA
+from piaa_utils.selection import PatchBank
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "notebooks" / "source").glob("0[0-8]*.py"))
 
 WAYS = {
     "spread": {},
@@ -117,3 +128,33 @@ def test_a_reproduction_that_goes_on_after_a_stop(cpu, gpu, backbone, tmp_path, 
     assert len(ours) == 3
     for row in ours:
         torch.testing.assert_close(theirs[row], ours[row], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SOURCES])
+def test_a_notebook_on_a_gpu(name, tmp_path):
+    """All its cells, claims and checks, as on Colab with a GPU.
+
+    Not 09: its workers are processes of their own, in which nothing is pretended.
+    """
+    command = [sys.executable, str(ROOT / "tests" / "notebook_on_gpu.py"), "cuda", name]
+    run = subprocess.run(
+        command,
+        env=os.environ | {"MPLBACKEND": "agg", "IPYTHONDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def test_banks_and_text_may_lie_apart(gpu):
+    """Notebook 07's shares: on MPS a bank is on the CPU, for it is float64, the text is not."""
+    generator = torch.Generator().manual_seed(0)
+    patches = normalize(torch.randn(6, 9, 8, generator=generator), dim=-1)
+    text = normalize(torch.randn(3, 8, generator=generator), dim=-1)
+    here, there = PatchBank(3, 20), PatchBank(3, 20)
+    here.update(patches, text, range(6))
+    there.update(gpu(patches), gpu(text), range(6))
+    assert there.features.device.type == ("cpu" if gpu.device.type == "mps" else "cuda")
+    shares = nb07.kept_shares(here, text, [0.01, 100])
+    np.testing.assert_allclose(nb07.kept_shares(there, gpu(text), [0.01, 100]), shares)
+    assert 0 < np.nanmean(shares) < 1

@@ -137,7 +137,8 @@ def area(truth: Tensor) -> Tensor:
     tensor([0.5000, 0.5000, 0.2500])
     """
     count = truth.shape[1]
-    return at_home(torch.full((len(truth), count, count), 1 / count), truth)
+    even = torch.full((len(truth), count, count), 1 / count, device=truth.device)
+    return at_home(even, truth)
 
 
 def entanglement(patches: Tensor, truth: Tensor) -> tuple[float, float, float]:

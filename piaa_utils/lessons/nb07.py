@@ -72,13 +72,13 @@ def kept_shares(bank: PatchBank, text: Tensor, temperatures: Sequence[float]) ->
     there = torch.bincount(logits.argmax(dim=1), minlength=bank.n_classes).double()
     there[there == 0] = torch.nan
     counts = [purify_released(logits, t).counts / there for t in temperatures]
-    return torch.stack(counts).cpu().numpy()
+    return torch.stack(counts).numpy()
 
 
 def _decisions(bank: PatchBank, text: Tensor) -> Tensor:
-    """Stage I's decision values [n, C] of a bank's patches."""
-    W, b, _ = learn_classifier(bank, text, purify=None)
-    return bank.features.double() @ W.double() + b.double()
+    """Stage I's decision values [n, C] of a bank's patches, float64 and so on the CPU."""
+    W, b, _ = learn_classifier(bank, text.cpu(), purify=None)
+    return bank.features.cpu().double() @ W.double() + b.double()
 
 
 def above_mean(bank: PatchBank, text: Tensor, temperature: float) -> np.ndarray:
