@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 CPU = torch.device("cpu")
-MAY_MIX = ("copy_", "index", "index_put_", "_index_put_impl_")  # as on real ones: CPU indices
+INDEXED = ("index", "index_put_", "_index_put_impl_")
 
 
 class OnGPU(torch.Tensor):
@@ -59,7 +59,9 @@ def dispatch(func, args, kwargs):
     name = func._schema.name.split("::")[1]
     on_gpu = [t for t in flat if isinstance(t, OnGPU)]
     on_cpu = [t for t in flat if isinstance(t, torch.Tensor) and not isinstance(t, OnGPU)]
-    if on_gpu and name not in MAY_MIX and any(t.dim() for t in on_cpu):
+    if name in INDEXED and isinstance(args[0], OnGPU):  # indices may come from the CPU
+        on_cpu = [t for t in on_cpu if all(t is not index for index in args[1])]
+    if on_gpu and name != "copy_" and any(t.dim() for t in on_cpu):
         raise RuntimeError(f"{name}: expected all tensors to be on the same device.")
     wanted = [device for device in flat if isinstance(device, torch.device)]
     device = wanted[0] if wanted else on_gpu[0].device if on_gpu else CPU

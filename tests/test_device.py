@@ -62,6 +62,11 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses(gpu):
         x + torch.ones(3)
     with pytest.raises(RuntimeError, match="same device"):
         torch.cat([x, torch.ones(3)])
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(3)[x > 1]
+    with pytest.raises(RuntimeError, match="same device"):
+        x[x > 1] = torch.ones(2)
+    assert x[torch.tensor([2, 0])].cpu().tolist() == [3, 1]
     for to_numpy in (np.asarray, torch.Tensor.numpy):
         with pytest.raises((TypeError, RuntimeError)):
             to_numpy(x)
