@@ -32,6 +32,7 @@ from open_clip.transformer import (
 from torch import Tensor, nn
 
 from piaa_utils.checkpoint import is_torchscript, read_state_dict
+from piaa_utils.constants import Calibration
 from piaa_utils.datasets import data_dir
 
 MINI = "mini"  # the mini-CLIP in data/mini_clip
@@ -58,6 +59,8 @@ class Backbone:
     mean, std : 3 numbers each, of the colours, that ``preprocess`` normalises with.
     preprocess : PIL image -> float tensor [3, S, S]: short side to S (bicubic), centre crop,
         RGB in [0, 1], then minus mean, over standard deviation.
+    calibration : SC-CLIP's constants for this tower: the paper's, or those that lie beside the
+        weights of a model of ours.
     tokenizer : list of strings -> tokens [n, context], or None for a vocabulary not CLIP's.
     """
 
@@ -69,6 +72,7 @@ class Backbone:
         self.model = model.to(self.device).float().eval().requires_grad_(False)
         self.name = name
         self.tokenizer = tokenizer
+        self.calibration = Calibration()
         visual = model.visual
         self.image_size = visual.image_size[0]
         self.grid = visual.grid_size[0]

@@ -4,6 +4,17 @@ The four constants of the method are the same for every data set. Three scales d
 set to the next: :data:`CONSTANTS` holds the ones that the authors' released code uses.
 """
 
+from typing import NamedTuple
+
+
+class Calibration(NamedTuple):
+    """SC-CLIP's three sizes; they were chosen for OpenAI's ViT-B/16, whose they are by default."""
+
+    beta: float = 0.4  # cosine similarity below which two patches share nothing
+    cls_share: float = 0.3  # of the [CLS] token, added to every patch
+    gain: float = 3.0  # of the similarities that become an attention
+
+
 SELECTION_TEMPERATURE = 60.0  # Stage I: p_ic = softmax_c(60 x_i.t_c)
 BANK_SIZE = 512  # Stage I: K, patches kept for each class
 EVIDENCE_TEMPERATURE = 500.0  # PAA: g_ic = softmax_c((x_i.W + b) / 500)

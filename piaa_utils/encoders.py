@@ -21,13 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from piaa_utils.backbone import Backbone
+from piaa_utils.constants import Calibration
 
 ITACLIP_BLOCKS = (7, 8, 10)  # blocks, of 12, whose attention maps ITACLIP joins to the last's
 SCCLIP_MID, SCCLIP_POST, SCCLIP_MULTI = 9, 4, (4, 5, 6, 7, 8, 9, 10)  # outputs of blocks, of 12
 NEIGHBOURS = 30  # k of the local outlier factor
 INLIERS = 0.95  # quantile of the local outlier factor above which a patch is an outlier
-BETA = 0.4  # cosine similarity below which two patches share nothing
-CLS_SHARE = 0.3  # of the [CLS] token, added to every patch
 
 
 class Trunk(NamedTuple):
@@ -44,6 +43,7 @@ def encode(
     images: Tensor,
     encoders: Sequence[str] = ("scclip",),
     normalize: bool = True,
+    calibration: Calibration | None = None,
 ) -> dict[str, Tensor]:
     """Encode images: the [CLS] embedding and, for each encoder asked, all patch embeddings.
 
@@ -53,6 +53,7 @@ def encode(
     images : float [B, 3, S, S] on any device, as ``backbone.preprocess`` makes them.
     encoders : names out of ``ENCODERS``; however many, the trunk runs once.
     normalize : rows of unit length, as the method wants them; False leaves them as they are.
+    calibration : scclip's beta, CLS share and gain; None takes those of the backbone.
 
     Returns
     -------
@@ -82,7 +83,9 @@ def encode(
         with backbone.autocast():
             trunk = run_trunk(backbone, images, encoders)
             features = {"cls": cls_head(backbone, trunk)}
-            features |= {name: HEADS[name](backbone, trunk) for name in encoders}
+            for name in encoders:
+                own = (calibration,) if name == "scclip" else ()
+                features[name] = HEADS[name](backbone, trunk, *own)
         features = {name: x.float() for name, x in features.items()}
         if normalize:
             features = {name: F.normalize(x, dim=-1) for name, x in features.items()}
@@ -246,17 +249,19 @@ def correlate(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attend(q[:, :, 1:], q, v) + attend(k[:, :, 1:], k, v)
 
 
-def scclip(backbone: Backbone, trunk: Trunk) -> Tensor:
+def scclip(backbone: Backbone, trunk: Trunk, calibration: Calibration | None = None) -> Tensor:
     """SC-CLIP, self-calibrated CLIP: ten steps, numbered as in the comments. [B, N, D].
 
     Outlier patches are filled from their neighbours; similarity in the middle of the tower says
-    which patches belong together, early similarity smooths the result; all per image.
+    which patches belong together, early similarity smooths the result; all per image. Beta, the
+    CLS share and the gain are sizes of a tower's residual stream: None takes ``backbone``'s.
 
     Raises
     ------
     ValueError
         A grid of 30 patches or fewer.
     """
+    beta, cls_share, gain = calibration or backbone.calibration
     hidden = {layer: trunk.hidden[tap(layer, backbone.depth)] for layer in SCCLIP_MULTI}
     # 1. What enters the last block: patches P and [CLS].
     block, cls, patches = last(backbone, trunk)
@@ -268,19 +273,19 @@ def scclip(backbone: Backbone, trunk: Trunk) -> Tensor:
         # 4. M = cosine similarity of the filled h_9; M_beta = its entries from beta on, rows to
         # sum 1. Further down, R_beta likewise of h_4, unfilled.
         similarity = cosine_similarity(mid)
-        affinity = thresholded_affinity(cosine_similarity(hidden[SCCLIP_POST][:, 1:]))
+        affinity = thresholded_affinity(cosine_similarity(hidden[SCCLIP_POST][:, 1:]), beta)
         # 5. x = M_beta P
-        x = thresholded_affinity(similarity) @ patches
-        # 6. G = 3 (M - mean M), negative entries to -inf;
+        x = thresholded_affinity(similarity, beta) @ patches
+        # 6. G = gain (M - mean M), negative entries to -inf;
         # attn(z) = out((softmax(G) + S(k_z)) v_z / 2)
-        softmax_g = similarity_attention(similarity)
-    # 7. y = attn(x) + 0.3 cls: no residual, no MLP.
-    y = calibrated_attention(block, x, softmax_g) + CLS_SHARE * cls
+        softmax_g = similarity_attention(similarity, gain)
+    # 7. y = attn(x) + share cls: no residual, no MLP.
+    y = calibrated_attention(block, x, softmax_g) + cls_share * cls
     # 8. y <- R_beta y
     y = affinity @ y
-    # 9. z = h_4 + ... + h_10: y <- y + R_beta (attn(z) + 0.3 CLS of z)
+    # 9. z = h_4 + ... + h_10: y <- y + R_beta (attn(z) + share CLS of z)
     z = sum(hidden.values())
-    y = y + affinity @ (calibrated_attention(block, z[:, 1:], softmax_g) + CLS_SHARE * z[:, :1])
+    y = y + affinity @ (calibrated_attention(block, z[:, 1:], softmax_g) + cls_share * z[:, :1])
     # 10. Into the joint embedding.
     return project(backbone, y)
 
@@ -388,7 +393,7 @@ def cosine_similarity(tokens: Tensor) -> Tensor:
     return unit @ unit.transpose(1, 2)
 
 
-def thresholded_affinity(similarity: Tensor, beta: float = BETA) -> Tensor:
+def thresholded_affinity(similarity: Tensor, beta: float = Calibration().beta) -> Tensor:
     """Similarities [B, N, N] with those below beta set to 0, over the row's sum (step 4).
 
     Examples
@@ -400,13 +405,13 @@ def thresholded_affinity(similarity: Tensor, beta: float = BETA) -> Tensor:
     return kept / (kept.sum(-1, keepdim=True) + 1e-6)
 
 
-def similarity_attention(similarity: Tensor) -> Tensor:
+def similarity_attention(similarity: Tensor, gain: float = Calibration().gain) -> Tensor:
     """Return softmax(G) of an image, one matrix for all heads: [B, N, N] (step 6).
 
-    G = 3 (M - mean of M over the image), negative entries to -inf. A patch always attends to
+    G = gain (M - mean of M over the image), negative entries to -inf. A patch always attends to
     itself, also where all patches are alike and rounding puts M below its own mean.
     """
-    g = 3 * (similarity - similarity.mean((1, 2), keepdim=True))
+    g = gain * (similarity - similarity.mean((1, 2), keepdim=True))
     apart = g < 0
     apart.diagonal(dim1=1, dim2=2).fill_(False)
     return g.masked_fill_(apart, -torch.inf).softmax(-1)
