@@ -1,0 +1,202 @@
+"""Pictures in, features out: the one loop that encodes, and a cache of what it gave.
+
+    a.jpg -> images -> walk -> Encoded(ids, cls, patches)
+
+Everything that looks at pictures goes through :func:`walk`; here alone features are checked to be
+finite. :func:`encoded` keeps those of a whole world on disk as safetensors: a cache folder that
+many share can hold wrong numbers, but nothing in it is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.utils.data import Subset
+
+from piaa_utils.backbone import Backbone
+from piaa_utils.encoders import encode
+from piaa_utils.files import write_whole
+from piaa_utils.images import UnreadableImage, batches, image_name, list_images
+from piaa_utils.settings import Calibration
+
+CODE = ("backbone", "encoders", "images", "walk")  # features depend on these files
+
+
+class Encoded(NamedTuple):
+    """Features of n pictures: their places in the list, unit [CLS] and unit patches."""
+
+    ids: list[int]  # n
+    cls: Tensor  # [n, D]
+    patches: dict[str, Tensor]  # encoder: [n, N, D], rows of the grid first
+
+
+def walk(
+    backbone: Backbone,
+    images: Any,
+    encoders: Sequence[str],
+    batch_size: int = 32,
+    start: int = 0,
+    desc: str = "",
+    progress: bool = True,
+    skipped: list[tuple[int, str, str]] | None = None,
+    calibration: Calibration | None = None,
+) -> Iterator[Encoded]:
+    """Encode pictures, a batch at a time, in their order.
+
+    Parameters
+    ----------
+    images : whatever :func:`piaa_utils.images.list_images` takes, a world too.
+    encoders : patch encoders, see :data:`piaa_utils.encoders.ENCODERS`; none gives [CLS] alone.
+    start : the first picture to encode. A multiple of `batch_size` makes the batches, and so
+        every bit of the features, those of a walk from 0.
+    desc, progress : the progress bar, which only long work shows.
+    skipped : a list that takes (index, name, reason) of each unreadable picture as it is met.
+    calibration : SC-CLIP's sizes; None is the backbone's own.
+
+    Raises
+    ------
+    UnreadableImage
+        After the last picture, if not one could be read; single ones are named in a warning.
+    ValueError
+        There are no pictures, or the features of one are not finite; it is named.
+
+    Examples
+    --------
+    >>> from piaa_utils import load_backbone, mini_scenes
+    >>> first = next(walk(load_backbone(), mini_scenes("val"), ["sclip"], batch_size=4))
+    >>> first.ids, len(first.cls), first.patches["sclip"].shape[:2]
+    ([0, 1, 2, 3], 4, torch.Size([4, 196]))
+    """
+    pictures = list_images(images)
+    if start and start >= len(pictures):
+        return
+    plain = isinstance(pictures, list)
+    rest: Any = pictures[start:] if plain else Subset(pictures, range(start, len(pictures)))  # type: ignore[arg-type]
+    stream = batches(rest, backbone.preprocess, batch_size, desc=desc, progress=progress)
+    skipped = [] if skipped is None else skipped
+    known = len(skipped)
+    try:
+        for places, pixels in stream:
+            ids = [start + i for i in places]
+            skipped[known:] = [(start + i, name, why) for i, name, why in stream.skipped]
+            features = encode(backbone, pixels, encoders, calibration=calibration)
+            for x in features.values():
+                if (good := x.flatten(1).isfinite().all(1)).all():
+                    continue
+                bad = ids[int(good.int().argmin())]
+                raise ValueError(
+                    f"The features of {image_name(pictures[bad] if plain else None, bad)} are not "
+                    f"finite: leave the picture out, or check the backbone's weights."
+                )
+            yield Encoded(ids, features["cls"], {name: features[name] for name in encoders})
+    except UnreadableImage:
+        if not start:  # pictures before `start` were read
+            raise
+    finally:
+        skipped[known:] = [(start + i, name, why) for i, name, why in stream.skipped]
+
+
+def encoded(
+    backbone: Backbone,
+    images: Any,
+    encoders: Sequence[str],
+    cache: Path | None = None,
+    batch_size: int = 32,
+    desc: str = "",
+    progress: bool = True,
+    calibration: Calibration | None = None,
+) -> Encoded:
+    """Features of all pictures, on the CPU; from the disk if they were computed before.
+
+    Parameters
+    ----------
+    cache : a folder, made if need be, with a safetensors file for each encoder and set of
+        picture files; damaged ones are made again. None, or pictures that are no files: no cache.
+
+    Raises
+    ------
+    UnreadableImage
+        A picture cannot be read: what is measured here is measured on all or on none.
+    """
+    key = _key(backbone, images, calibration) if cache else None
+    name = re.sub(r"[^\w-]+", "-", str(getattr(images, "name", "pictures")))
+    files = {e: Path(cache or "") / f"{name}-{e}-{key}.safetensors" for e in ("cls", *encoders)}
+    found = {e: _read(file) if key else None for e, file in files.items()}
+    wanted = [e for e in encoders if found[e] is None]
+    if wanted or found["cls"] is None:
+        skipped: list[tuple[int, str, str]] = []
+        n, out = len(list_images(images)), dict[str, Tensor]()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ images cannot be read")
+            for ids, cls, patches in walk(
+                backbone, images, wanted, batch_size, 0, desc, progress, skipped, calibration
+            ):
+                for e, x in {"cls": cls, **patches}.items():  # filled in place: once in memory
+                    out.setdefault(e, torch.empty(n, *x.shape[1:]))[ids] = x.cpu()
+        if skipped:
+            raise UnreadableImage(f"{len(skipped)} of {n} pictures cannot be read. {skipped[0][2]}")
+        for e, x in out.items():
+            if key and found[e] is None:
+                _keep(files[e], x)
+        found |= out
+    parts = {e: x for e, x in found.items() if x is not None}
+    cls = parts.pop("cls")
+    return Encoded(list(range(len(cls))), cls, {e: parts[e] for e in encoders})
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of tensors on the CPU: names, kinds, shapes and every number.
+
+    Examples
+    --------
+    >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2, 1)})
+    False
+    """
+    sha = hashlib.sha256()
+    for name, x in sorted(tensors.items()):
+        sha.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        sha.update(x.flatten().numpy().data)
+    return sha.hexdigest()
+
+
+def _key(backbone: Backbone, images: Any, calibration: Calibration | None) -> str | None:
+    """16 hex digits for all that the features depend on; None where pictures are no files."""
+    about = [backbone.identity(), backbone.precision, calibration or backbone.calibration]
+    pictures = list_images(images)
+    if not all(isinstance(p, str | Path) and Path(p).is_file() for p in pictures):
+        return None
+    about += [(str(Path(p).resolve()), Path(p).stat().st_size) for p in pictures]
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for module in CODE:
+        sha.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def _read(path: Path) -> Tensor | None:
+    """Features that were kept; None where there are none, or they are not what was written."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about, x = file.metadata() or {}, file.get_tensor("features")
+    except (SafetensorError, OSError):
+        return None
+    return x if about.get("digest") == digest({"features": x}) else None
+
+
+def _keep(path: Path, x: Tensor) -> None:
+    """Write features; a folder that cannot be written to costs time, not the result."""
+    data = safetensors.torch.save({"features": x}, {"digest": digest({"features": x})})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+    except OSError as error:
+        warnings.warn(f"Features are not kept for the next time. {error}", stacklevel=4)
