@@ -8,24 +8,34 @@ list of the images that could not be read, so that none is dropped silently.
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
-from piaa_utils.messages import some
+from piaa_utils.files import printable, some
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+# What a file may hold, whatever it is called: to read any other format runs more code than that of
+# a decoder (EPS starts Ghostscript). MPO, from cameras with two lenses, is read as JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
 LONGEST = 200  # an image longer than this many times its short side would fill memory when resized
+LARGEST = 50_000_000  # pixels; 4 bytes each in memory, times some copies, times THREADS
 THREADS = min(4, os.cpu_count() or 1)
+ORIENTATION, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 274, 258, 262, 339  # tags of EXIF and TIFF
+UPRIGHT = (
+    "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
+)  # what undoes the orientations 2 to 8
 _BAR_DELAY = 2.0  # seconds: shorter work shows no progress bar
 
 
@@ -33,25 +43,22 @@ class UnreadableImage(OSError):
     """An image that cannot be read; the message names the file, the reason and the mend."""
 
 
-def open_image(source: str | os.PathLike | Image.Image) -> Image.Image:
+def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     """An image as upright 8-bit RGB, whatever it was stored as.
 
-    EXIF rotation is applied, transparency is laid on white, 16-bit and other high ranges are
-    scaled to 0..255, palettes and CMYK are converted, an animation gives its first frame.
+    EXIF rotation is applied, transparency is laid on white, 12- and 16-bit grey is scaled to
+    0..255, palettes and CMYK are converted, an animation gives its first frame. A JPEG beyond
+    50 million pixels is decoded at half its size, with a warning.
 
     Parameters
     ----------
-    source : a path, or a PIL image (which is left as it is).
-
-    Returns
-    -------
-    A PIL image of mode "RGB".
+    source : a path to a file in one of ``FORMATS``, or a PIL image (which is left as it is).
 
     Raises
     ------
     UnreadableImage
-        The file is missing, corrupt, cut short or no image, or the image has no
-        pixels, an unknown range, or is longer than 200 times its short side.
+        The file is missing, no regular file, corrupt, cut short or of another format, or the
+        image has no or too many pixels, an unknown range, or is 200 times as long as wide.
     TypeError
         ``source`` is neither a path nor a PIL image.
 
@@ -60,35 +67,41 @@ def open_image(source: str | os.PathLike | Image.Image) -> Image.Image:
     >>> open_image(Image.new("CMYK", (3, 2), (0, 255, 255, 0))).getpixel((0, 0))
     (255, 0, 0)
     """
-    if not isinstance(source, str | os.PathLike | Image.Image):
-        raise TypeError(
-            f"An image must be a path or a PIL image, but got {type(source).__name__}; "
-            "turn arrays into images with PIL.Image.fromarray."
-        )
-    name = image_name(source)
+    if isinstance(source, Image.Image | str | os.PathLike):
+        return decode(source, _to_rgb)
+    raise TypeError(
+        f"An image must be a path or a PIL image, but got {type(source).__name__}; "
+        "turn arrays into images with PIL.Image.fromarray."
+    )
+
+
+def decode(source: Any, convert: Callable[[Image.Image], Any]) -> Any:
+    """What `convert` makes of a path or PIL image; UnreadableImage says why if it cannot."""
     try:
         if isinstance(source, Image.Image):
-            return _to_rgb(source)
-        with Image.open(source) as image:
-            return _to_rgb(image)
+            return convert(source)
+        if not stat.S_ISREG(mode := os.stat(source).st_mode):  # a pipe might never end
+            raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
+        with Image.open(source, formats=FORMATS) as image:
+            if (width := image.width) * image.height > LARGEST:
+                image.draft(None, (image.width // 2, image.height // 2))
+                if image.width < width:  # JPEG alone can do this
+                    said = f"{printable(source)} is very large, so every second pixel is read."
+                    warnings.warn(said, stacklevel=4)
+            return convert(image)
     except FileNotFoundError:
-        raise UnreadableImage(f"{name}: there is no such file; check the path.") from None
-    except IsADirectoryError:
-        raise UnreadableImage(f"{name}: this is a folder, not an image.") from None
+        reason = "there is no such file; check the path"
     except PermissionError:
-        raise UnreadableImage(f"{name}: may not be read; check its permissions.") from None
+        reason = "may not be read; check its permissions"
     except Image.UnidentifiedImageError:
-        raise UnreadableImage(
-            f"{name}: not an image that Pillow knows, or its beginning is damaged; "
-            "replace the file or remove it."
-        ) from None
+        formats = ", ".join(FORMATS)
+        reason = f"not an image ({formats}), or its beginning is damaged; replace or remove it"
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
-        raise UnreadableImage(
-            f"{name}: cannot be decoded ({error}); replace the file or remove it."
-        ) from error
+        reason = f"cannot be decoded ({error}); replace the file or remove it"
+    raise UnreadableImage(f"{printable(image_name(source))}: {reason}.")
 
 
-def image_name(source: object, index: int | None = None) -> str:
+def image_name(source: Any, index: int | None = None) -> str:
     """How messages name an image: its path where it has one, else its place in the list.
 
     Examples
@@ -99,34 +112,27 @@ def image_name(source: object, index: int | None = None) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     filename = getattr(source, "filename", "")
-    if filename:
-        return str(filename)
-    return "the image" if index is None else f"image {index}"
+    return str(filename) if filename else "the image" if index is None else f"image {index}"
 
 
-def list_images(source: object) -> Sequence:
-    """The images of a folder, a list or a Dataset as a sequence, without reading them.
+def list_images(source: Any) -> Sequence[Any]:
+    """The images of a folder, a list, a world or a Dataset as a sequence, without reading them.
 
     Parameters
     ----------
-    source : a folder (searched with its sub-folders; hidden files and files without an image
-        suffix are passed over; sorted by path), one path, one PIL image, an iterable of paths
+    source : a folder (see :func:`image_files`), one path, one PIL image, an iterable of paths
         and PIL images, or a Dataset (``__getitem__`` and ``__len__``) whose items are images
-        or ``(image, ...)`` tuples. A Dataset with an attribute ``paths`` gives those.
+        or ``(image, ...)`` tuples. A world, or a Dataset with an attribute ``paths``, gives those.
 
     Returns
     -------
-    A sequence of paths and PIL images; for a Dataset without ``paths``, a view that fetches
-    each image when it is asked for.
+    A list of paths and PIL images; for a Dataset without ``paths``, a view that fetches each
+    image when it is asked for.
 
     Raises
     ------
-    FileNotFoundError
-        The folder or file does not exist.
-    ValueError
-        There is no image in it.
-    TypeError
-        ``source`` is none of these.
+    FileNotFoundError, ValueError, TypeError
+        There is no such folder or file, or no image in it; the path is empty; none of these.
 
     Examples
     --------
@@ -136,21 +142,51 @@ def list_images(source: object) -> Sequence:
     if isinstance(source, Image.Image):
         return [source]
     if isinstance(source, str | os.PathLike):
-        return _list_path(Path(source))
-    if hasattr(source, "paths"):
+        if not os.fspath(source):
+            raise ValueError("The path of the images is empty; for the working folder give '.'.")
+        if not os.path.exists(source):
+            raise FileNotFoundError(f"There is no file or folder {printable(source)}.")
+        images: Any = image_files(source) if os.path.isdir(source) else [Path(source)]
+        if not images:
+            raise ValueError(
+                f"There are no images in the folder {printable(source)}: looked there and in its "
+                f"sub-folders for files ending in {', '.join(SUFFIXES)}."
+            )
+    elif hasattr(source, "paths"):
         images = list(source.paths)
-    elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not _is_plain(source):
-        images = _DatasetImages(source)
-    elif isinstance(source, Iterable):
+    elif isinstance(source, list | tuple | np.ndarray) or not hasattr(source, "__getitem__"):
+        if not isinstance(source, Iterable):
+            raise TypeError(
+                "Images must be a folder, a list of paths or PIL images, or a Dataset, "
+                f"but got {type(source).__name__}."
+            )
         images = list(source)
     else:
-        raise TypeError(
-            "Images must be a folder, a list of paths or PIL images, or a Dataset, "
-            f"but got {type(source).__name__}."
-        )
-    if len(images) == 0:
+        images = _DatasetImages(source)
+    if not len(images):
         raise ValueError("There are no images: the list or Dataset is empty.")
     return images
+
+
+def image_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """Files with an image's suffix in a folder and its sub-folders, sorted; none hidden.
+
+    Links are followed, but no folder is entered twice: not a loop, not one that lies here without
+    a link, not one that `folder` itself lies in.
+    """
+    found: list[Path] = []
+    seen, trees = set(map(str, Path(folder).resolve().parents)), deque([os.fspath(folder)])
+    while trees:  # first what lies here, then what is linked in
+        for here, folders, files in os.walk(trees.popleft(), onerror=_left_out):
+            if (real := os.path.realpath(here)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            below = (os.path.join(here, name) for name in sorted(folders))
+            trees.extend(path for path in below if os.path.islink(path))
+            names = (n for n in files if n.lower().endswith(SUFFIXES) and not n.startswith("."))
+            found += [Path(here, name) for name in names]
+    return sorted(found)
 
 
 class ImageBatches:
@@ -166,8 +202,7 @@ class ImageBatches:
     preprocess : turns an RGB PIL image into a float tensor [3, S, S].
     batch_size : images a batch, 1 or more. The last batch may be smaller, and so is any batch
         with unreadable images.
-    progress : whether long work shows a progress bar.
-    desc : the words before the bar.
+    desc, progress : the words before the progress bar, and whether there is one.
 
     Attributes
     ----------
@@ -191,7 +226,7 @@ class ImageBatches:
     >>> def preprocess(image):
     ...     return torch.full((3, 2, 2), float(image.getpixel((0, 0))[0]))
     >>> images = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in (10, 20, 30)]
-    >>> for indices, tensor in ImageBatches(images, preprocess, batch_size=2):
+    >>> for indices, tensor in batches(images, preprocess, batch_size=2):
     ...     print(indices, tensor[:, 0, 0, 0].tolist())
     [0, 1] [10.0, 20.0]
     [2] [30.0]
@@ -199,19 +234,17 @@ class ImageBatches:
 
     def __init__(
         self,
-        images: object,
+        images: Any,
         preprocess: Callable[[Image.Image], torch.Tensor],
         batch_size: int = 64,
-        progress: bool = True,
         desc: str | None = None,
+        progress: bool = True,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, but is {batch_size}.")
         self.images = list_images(images)
-        self.preprocess = preprocess
-        self.batch_size = batch_size
-        self.progress = progress
-        self.desc = desc
+        self.preprocess, self.batch_size = preprocess, batch_size
+        self.desc, self.progress = desc, progress
         self.skipped: list[tuple[int, str, str]] = []
 
     def __len__(self) -> int:
@@ -219,66 +252,46 @@ class ImageBatches:
 
     def __iter__(self) -> Iterator[tuple[list[int], torch.Tensor]]:
         self.skipped = []
-        starts = iter(range(0, len(self.images), self.batch_size))
-        bar = tqdm(
-            total=len(self.images),
-            desc=self.desc,
-            unit="image",
-            delay=_BAR_DELAY,
-            disable=not self.progress,
-        )
+        n, hide = len(self.images), not self.progress
+        bar = tqdm(total=n, desc=self.desc, unit="image", delay=_BAR_DELAY, disable=hide)
         with bar, ThreadPoolExecutor(THREADS) as pool:
-            ahead = deque(self._submit(pool, start) for start in islice(starts, 2))
+            groups = (range(n)[start:][: self.batch_size] for start in range(0, n, self.batch_size))
+            work = ((group, pool.map(self._load, group)) for group in groups)
+            ahead = deque(islice(work, 2))
             while ahead:
-                futures = ahead.popleft()
-                indices, tensors = self._collect(futures)
-                if indices:
-                    yield indices, torch.stack(tensors)
-                bar.update(len(futures))
-                ahead.extend(self._submit(pool, start) for start in islice(starts, 1))
-        self._report()
+                found = dict(zip(*ahead.popleft(), strict=True))
+                good = {i: x for i, x in found.items() if isinstance(x, torch.Tensor)}
+                bad = {i: str(error) for i, error in found.items() if i not in good}
+                self.skipped += [(i, self._name(i), reason) for i, reason in bad.items()]
+                if good:
+                    yield list(good), torch.stack(list(good.values()))
+                bar.update(len(found))
+                ahead.extend(islice(work, 1))
+        report_skipped(self.skipped, n)
 
-    def _submit(self, pool: ThreadPoolExecutor, start: int) -> list[tuple[int, Future]]:
-        stop = min(start + self.batch_size, len(self.images))
-        return [(index, pool.submit(self._load, index)) for index in range(start, stop)]
-
-    def _load(self, index: int) -> torch.Tensor:
-        return self.preprocess(open_image(self.images[index]))
-
-    def _collect(self, futures: list[tuple[int, Future]]) -> tuple[list[int], list[torch.Tensor]]:
-        indices, tensors = [], []
-        for index, future in futures:
-            try:
-                tensors.append(future.result())
-                indices.append(index)
-            except OSError as error:
-                self.skipped.append((index, self._name(index), str(error)))
-        return indices, tensors
+    def _load(self, index: int) -> torch.Tensor | OSError:
+        try:
+            return self.preprocess(open_image(self.images[index]))
+        except OSError as error:
+            return error
 
     def _name(self, index: int) -> str:
-        if isinstance(self.images, _DatasetImages):  # fetching it again would fail again
-            return f"image {index}"
-        return image_name(self.images[index], index)
+        fetched = isinstance(self.images, _DatasetImages)  # again, it would fail again
+        return image_name(None if fetched else self.images[index], index)
 
-    def _report(self) -> None:
-        report_skipped(self.skipped, len(self.images), stacklevel=4)
+
+batches = ImageBatches  # to be read in a `for` line
 
 
 def report_skipped(
     skipped: Sequence[tuple[int, str, str]], total: int, stacklevel: int = 3
 ) -> None:
-    """Name the images that could not be read in one warning; fail if not one of them could be.
-
-    Parameters
-    ----------
-    skipped : (index, name, reason) of each.
-    total : of how many images.
-    stacklevel : as for ``warnings.warn``, counted from here.
+    """Name the (index, name, reason) of images left out, in one warning.
 
     Raises
     ------
     UnreadableImage
-        If all are skipped.
+        If all `total` are skipped.
     """
     if not skipped:
         return
@@ -286,77 +299,43 @@ def report_skipped(
     if len(skipped) == total:
         raise UnreadableImage(f"None of the {total} images can be read. {first}")
     names = [name for _, name, _ in skipped]
-    warnings.warn(
-        f"{len(skipped)} of {total} images cannot be read and were left out: "
-        f"{some(names)}. The first: {first}",
-        stacklevel=stacklevel,
-    )
+    message = f"{len(skipped)} of {total} images cannot be read and were left out: {some(names)}."
+    warnings.warn(f"{message} The first: {first}", stacklevel=stacklevel)
 
 
-def batches(
-    images: object,
-    preprocess: Callable[[Image.Image], torch.Tensor],
-    batch_size: int = 64,
-    progress: bool = True,
-    desc: str | None = None,
-) -> ImageBatches:
-    """An :class:`ImageBatches` of these arguments; a function, to be read in a ``for`` line.
-
-    Examples
-    --------
-    >>> len(batches([Image.new("RGB", (4, 4))] * 5, preprocess=None, batch_size=2))
-    3
-    """
-    return ImageBatches(images, preprocess, batch_size, progress, desc)
-
-
-def _list_path(path: Path) -> list:
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file or folder {path}; check the path.")
-    if not path.is_dir():
-        return [path]
-    images = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    if not images:
-        raise ValueError(
-            f"There are no images in the folder {path}: looked there and in its sub-folders for "
-            f"files ending in {', '.join(SUFFIXES)}."
-        )
-    return images
-
-
-def _is_plain(source: object) -> bool:
-    return isinstance(source, list | tuple | np.ndarray)
-
-
-class _DatasetImages(Sequence):
+class _DatasetImages(Sequence[Any]):
     """The images of a Dataset, fetched one at a time (a Dataset need not be thread-safe)."""
 
-    def __init__(self, dataset: object):
-        self.dataset = dataset
-        self.lock = Lock()
+    def __init__(self, dataset: Any):
+        self.dataset, self.lock = dataset, Lock()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> object:
+    def __getitem__(self, index: Any) -> Any:
         with self.lock:
             item = self.dataset[index]
         return item[0] if isinstance(item, tuple) else item
 
 
+def _left_out(error: OSError) -> None:
+    warnings.warn(f"A folder is left out: {printable(error)}.", stacklevel=5)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
     width, height = image.size
     if min(width, height) == 0:
         raise ValueError("it has no pixels")
     if max(width, height) > LONGEST * min(width, height):
         raise ValueError(f"at {width} x {height} pixels it is too narrow, crop it")
+    if width * height > LARGEST:
+        raise ValueError(f"at {width} x {height} pixels it is too large, make it smaller")
+    image.load()  # a TIFF is turned here, and its orientation taken away
+    turn = _orientation(image) - 2
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_8_bit(image)
+    if 0 <= turn < len(UPRIGHT):
+        image = image.transpose(Image.Transpose[UPRIGHT[turn]])
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -364,14 +343,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 where it has none (Pillow's own turning writes all the other tags again)."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # whatever is wrong with the EXIF, the picture can be seen
+        return 1
+
+
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Scale a grey image of a higher range to 0..255 (Pillow itself would clip it)."""
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image, dtype=np.float32)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
         raise ValueError("its values lie outside 0..65535, scale them to 0..255")
-    if image.mode.startswith("I;16"):
-        top = 65535
-    else:
-        top = next(top for top in (1, 255, 65535) if values.max() <= top)
-        top = 255 if image.mode == "I" and top == 1 else top
-    return Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
+    white = _white(image, values.max())
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # white is 0
+        values = white - values
+    return Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
+
+
+def _white(image: Image.Image, highest: float) -> int:
+    """The value of white: what the file says; the next usual one where it says nothing."""
+    tags = getattr(image, "tag_v2", {})  # of TIFF
+    bits, kind = tags.get(BITS, (32,))[0], tags.get(SAMPLE_FORMAT, (1,))[0]
+    if 8 < bits <= 16 and kind in (1, 2):  # 2: signed, half of the range lies below 0
+        return 2 ** (bits - (kind == 2)) - 1
+    if image.mode.startswith("I;16") or getattr(image, "format", None) in ("PNG", "PPM"):
+        return 65535
+    usual = (255, 65535) if image.mode == "I" else (1, 255, 65535)
+    return next(white for white in usual if highest <= white)
