@@ -1,4 +1,4 @@
-"""``python -m piaa_utils COMMAND``: the commands of the package, each in a module of its own."""
+"""``piaa COMMAND``, or ``python -m piaa_utils COMMAND``: each command in a module of its own."""
 
 from __future__ import annotations
 
@@ -12,37 +12,49 @@ COMMANDS = {
     "run": ("ablation", "measure what each step of PIAA adds, on the embedded mini world"),
     "predict": ("predict", "tag your own images"),
     "reproduce": ("reproduce", "measure the paper's table on its data sets"),
-    "download": ("downloads", "fetch and unpack one of the paper's data sets"),
-    "grade": ("classroom.grade", "grade a class's notebooks: a folder in, a table out"),
-    "handout": ("classroom.handout", "make the folder for a class's students"),
+    "download": ("download", "fetch one of the paper's data sets, or the embedded data"),
 }
+EXPECTED = (ValueError, OSError, ImportError, MemoryError)  # what a user can mend
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line (by default the process's own) and run the command that it names."""
+    """Read the command line (by default the process's own) and run the command that it names.
+
+    What goes wrong ends in one sentence and the status 2; ``--debug`` shows the traceback.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="python -m piaa_utils", description=__doc__)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        run(parser, arguments)
-    except (ValueError, OSError, ImportError) as error:  # what a user can mend, in one sentence
-        missing = isinstance(error, ImportError) and error.name
-        mend = ": install what it needs with pip install -e ." if missing else ""
-        print(f"{parser.prog} {arguments[0]}: {error}{mend}", file=sys.stderr)
-        raise SystemExit(2) from None
+        run(arguments)
     except KeyboardInterrupt:
-        print(f"\n{parser.prog} {' '.join(arguments[:1])}: interrupted.", file=sys.stderr)
+        print(f"\npiaa {' '.join(arguments[:1])}: interrupted.", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        if debug:
+            raise
+        from piaa_utils.files import printable
+
+        said = printable(" ".join(str(error).split()))
+        if isinstance(error, ModuleNotFoundError):
+            said += ": install what it needs with pip install -e ."
+        if not isinstance(error, EXPECTED):
+            said = f"{type(error).__name__}: {said} (--debug shows where)"
+        print(f"piaa {arguments[0]}: {said or type(error).__name__}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
-def run(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+def run(arguments: list[str]) -> None:
     """Run the command that the arguments name."""
+    parser = argparse.ArgumentParser(prog="piaa", description=__doc__)
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if arguments[:1] == [name]:  # the others' libraries need not be loaded
-            module = importlib.import_module(f"piaa_utils.{module}")
-            module.add_arguments(command)
-            command.set_defaults(run=module.run_command)
+            loaded = importlib.import_module(f"piaa_utils.{module}")
+            loaded.add_arguments(command)
+            command.set_defaults(run=loaded.run_command)
     options = parser.parse_args(arguments)
     options.run(options)
 

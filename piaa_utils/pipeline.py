@@ -7,35 +7,32 @@ predict   image -> patches and [CLS] -> x.W + b for each patch -> one score for 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from piaa_utils.aggregation import paa, spatial_softmax
-from piaa_utils.backbone import MINI, Backbone, all_names, load_backbone
-from piaa_utils.constants import (
-    BANK_SIZE,
-    CLS_WEIGHT,
-    CONSTANTS,
-    EVIDENCE_TEMPERATURE,
-)
-from piaa_utils.datasets import MINI_CLASSES, check_class_names
-from piaa_utils.encoders import encode
-from piaa_utils.files import write_whole
-from piaa_utils.images import batches, image_name, open_image
-from piaa_utils.messages import some
-from piaa_utils.purification import PER_IMAGE, learn_classifier
+from piaa_utils.aggregation import paa, posterior
+from piaa_utils.backbone import Backbone, load_backbone
+from piaa_utils.classifier import Recipe
+from piaa_utils.encoders import ENCODERS
+from piaa_utils.files import some, write_whole
 from piaa_utils.selection import PatchBank
+from piaa_utils.settings import CLS_WEIGHT, Scales
+from piaa_utils.vocabulary import Vocabulary
+from piaa_utils.walk import Encoded, digest, walk
 
-FORMAT = 2  # of saved classifiers; 1 had neither synonyms nor background
+FORMAT = 3  # of saved classifiers
+KINDS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class PIAA(BaseEstimator):
@@ -43,93 +40,72 @@ class PIAA(BaseEstimator):
 
     Parameters
     ----------
-    class_names : C different names; they go into the templates. With the background's, two or more.
-    backbone : "mini", an open_clip architecture, an open_clip model, or a ``Backbone`` that
-        :func:`piaa_utils.backbone.load_backbone` made.
-    pretrained : weights of the backbone, as for ``load_backbone``.
+    classes : C different names, or a ``Vocabulary``, which has synonyms, templates and B background
+        names too: these are classes in every softmax and in the learning, and are left out of
+        scores and heat maps. Two or more in all, for classes are compared.
+    backbone : "mini", or a ``Backbone`` of :func:`piaa_utils.backbone.load_backbone`.
     encoder : a patch encoder of ``piaa_utils.encoders.ENCODERS``.
-    selector : the encoder whose patches the text reads in Stage I, to say which patches to learn
-        from. None, as in the paper, is `encoder` itself. Text reads SC-CLIP's patches best, and a
-        learned classifier gains most on CLIP's ordinary ones: for ``encoder="vanilla",
-        selector="scclip"`` see README.md.
-    templates : prompts with ``{}``; one in the paper.
-    n_select : K, patches kept for each class; 512 in the paper.
-    purify : "spread" (ours, the default), "released" (the authors' code) or None, see
-        :func:`piaa_utils.purification.learn_classifier`.
-    purify_temperature : T of "released".
-    cls_scale, patch_scale : s and m of the aggregation; by default those for VOC and the mini
-        world. ``piaa_utils.constants.CONSTANTS`` has the paper's other data sets.
-    cls_weight : share of [CLS] in the score; 0.1 in the paper.
+    recipe : how Stages I to III learn, see :class:`piaa_utils.classifier.Recipe`.
+    scales : s, m and T of the aggregation; None takes the backbone's own.
+        ``piaa_utils.settings.PAPER`` has those of the paper's data sets.
+    cls_weight : share of [CLS] in the score, 0 to 1; 0.1 in the paper.
     batch_size : images encoded at once; changes speed and memory, never a result.
-    device : None takes a GPU where there is one.
     progress : whether work longer than two seconds shows a bar.
-    synonyms : class name -> other names of the class, ``{"sofa": ["couch", "settee"]}``. The text
-        feature is the mean over all names and templates, brought back to unit length.
-    background : B names of what else the images show, such as "grass". They are classes in every
-        softmax and in the learning, and are left out of scores and heat maps.
 
     Attributes
     ----------
-    backbone_ : the ``Backbone``.
-    classes_ : the class names, in the order of all scores; encoder_ : the encoder learned with.
+    backbone_, vocabulary_, encoder_ : what the classifier was learned with; classes_ : C names.
     text_ : [C + B, D] unit text features, those of the background last, as in all that follows.
     coef_ : [C + B, D] and intercept_ : [C + B], the visual classifier (W transposed, and b).
-    report_ : what each stage kept for each class, see ``learn_classifier``.
+    scales_ : the scales in use; report_ : what each stage kept for each class.
     skipped_ : (index, name, reason) of the images that the last call could not read.
 
     Examples
     --------
-    >>> from piaa_utils.datasets import mini_scenes
+    >>> from piaa_utils.worlds import mini_scenes
     >>> images = mini_scenes("val").paths[:8]
-    >>> piaa = PIAA(["cat", "dog", "person"], n_select=32).fit(images)
-    >>> piaa.predict_proba(images).shape, piaa.patch_scores(images[0]).shape
+    >>> piaa = PIAA(["cat", "dog", "person"], recipe=Recipe(k=32)).fit(images)
+    >>> piaa.predict_proba(images).shape, piaa.heat_maps(images[0]).shape
     ((8, 3), torch.Size([3, 14, 14]))
     """
 
     def __init__(
         self,
-        class_names: Sequence[str] = MINI_CLASSES,
-        backbone: Any = MINI,
-        pretrained: str | Path | None = None,
+        classes: Vocabulary | Sequence[str],
+        backbone: str | Backbone = "mini",
         encoder: str = "scclip",
-        selector: str | None = None,
-        templates: Sequence[str] = ("a photo of a {}",),
-        n_select: int = BANK_SIZE,
-        purify: str | None = "spread",
-        purify_temperature: float = CONSTANTS["mini"]["purify_temperature"],
-        cls_scale: float = CONSTANTS["mini"]["cls_scale"],
-        patch_scale: float = CONSTANTS["mini"]["patch_scale"],
+        recipe: Recipe = Recipe(),  # noqa: B008
+        scales: Scales | None = None,
         cls_weight: float = CLS_WEIGHT,
         batch_size: int = 32,
-        device: str | None = None,
         progress: bool = True,
-        synonyms: Mapping[str, Sequence[str]] | None = None,
-        background: Sequence[str] = (),
     ):
-        self.class_names = class_names
+        self.classes = classes
         self.backbone = backbone
-        self.pretrained = pretrained
         self.encoder = encoder
-        self.selector = selector
-        self.templates = templates
-        self.n_select = n_select
-        self.purify = purify
-        self.purify_temperature = purify_temperature
-        self.cls_scale = cls_scale
-        self.patch_scale = patch_scale
+        self.recipe = recipe
+        self.scales = scales
         self.cls_weight = cls_weight
         self.batch_size = batch_size
-        self.device = device
         self.progress = progress
-        self.synonyms = synonyms
-        self.background = background
 
-    def fit(self, images: object, y: object = None) -> PIAA:
+    @property
+    def classes_(self) -> tuple[str, ...]:
+        """The C class names, in the order of all scores."""
+        return self.vocabulary_.class_names
+
+    @property
+    def scales_(self) -> Scales:
+        """The scales given, else the backbone's."""
+        return self.scales or self.backbone_.scales
+
+    def fit(self, images: Any, y: None = None) -> PIAA:
         """Learn the visual classifier from images without labels (PVCL, Stages I to III).
 
         Parameters
         ----------
-        images : a folder, paths, PIL images or a Dataset, see ``piaa_utils.images.list_images``.
+        images : a folder, paths, PIL images, a Dataset or a world, see
+            :func:`piaa_utils.images.list_images`.
         y : not used; here for scikit-learn's conventions.
 
         Raises
@@ -142,36 +118,27 @@ class PIAA(BaseEstimator):
         """
         return self.fit_bank(self.select(images))
 
-    def select(self, images: object, first_id: int = 0) -> PatchBank:
+    def select(self, images: Any, first_id: int = 0) -> PatchBank:
         """Stage I's bank of the images' lowest-entropy patches, which ``fit`` learns from.
 
         The images are numbered from `first_id` on. Banks of the parts of a collection can be merged
         if no number occurs twice: see ``PatchBank.merge``. Errors as in ``fit``.
         """
         self._prepare()
-        per_image = PER_IMAGE if self.purify == "spread" else None
-        bank = PatchBank(len(self.text_), self.n_select, per_image=per_image)
-        read = self.selector or self.encoder
-        for indices, features in self._encoded(images, "selecting patches", read):
-            ids = [first_id + i for i in indices]
-            bank.update(features[read], self.text_, ids, features[self.encoder])
+        bank = self.recipe.bank(len(self.text_))
+        for ids, _, patches in self._walk(images, "selecting patches"):
+            bank.update(patches[self.encoder], self.text_, [first_id + i for i in ids])
         return bank
 
     def fit_bank(self, bank: PatchBank) -> PIAA:
         """Learn the visual classifier from a bank of patches (PVCL, Stages I to III)."""
         self._prepare()
-        W, b, self.report_ = learn_classifier(
-            bank,
-            self.text_,
-            self.purify,
-            self.purify_temperature,
-            class_names=[*self.class_names, *self.background],
-        )
-        self.coef_, self.intercept_ = W.T.contiguous(), b
-        self._remember()
+        learned = self.recipe.learn(bank, self.text_, self.vocabulary_.names)
+        self.coef_, self.intercept_ = learned.W.T.contiguous(), learned.b
+        self.report_, self.encoder_ = learned.report, self.encoder
         return self
 
-    def predict_proba(self, images: object) -> np.ndarray:
+    def predict_proba(self, images: Any) -> np.ndarray:
         """Scores of images: float32 [n, C], from 0 to 1, the classes of an image sum to 1 (PAA).
 
         With background classes, whose scores are left out, they sum to less.
@@ -180,12 +147,12 @@ class PIAA(BaseEstimator):
         """
         self._check_fitted()
         rows: dict[int, Tensor] = {}
-        for indices, features in self._encoded(images, "recognising"):
-            scores = self.score_features(features[self.encoder], features["cls"])
-            rows.update(zip(indices, scores.cpu(), strict=True))
-        out = np.full((len(rows) + len(self.skipped_), len(self.class_names)), np.nan, np.float32)
-        for index, row in rows.items():
-            out[index] = row
+        for ids, cls, patches in self._walk(images, "recognising"):
+            scores = self.score_features(patches[self.encoder], cls)
+            rows |= zip(ids, scores.cpu(), strict=True)
+        out = np.full((len(rows) + len(self.skipped_), len(self.classes_)), np.nan, np.float32)
+        for i, row in rows.items():
+            out[i] = row
         return out
 
     def score_features(self, patches: Tensor, cls: Tensor) -> Tensor:
@@ -193,26 +160,19 @@ class PIAA(BaseEstimator):
 
         It is computed on the device of the features, and there the scores are.
         """
-        logits = self.decision_function(patches)
-        scores = paa(
-            logits,
-            cls,
-            self.text_.to(cls.device),
-            self.cls_scale,
-            self.patch_scale,
-            EVIDENCE_TEMPERATURE,
-            self.cls_weight,
-        )
-        return scores[:, : len(self.class_names)]
+        logits, text = self.decision_function(patches), self.text_.to(cls.device)
+        return paa(logits, cls, text, self.scales_, self.cls_weight)[:, : len(self.classes_)]
 
     def decision_function(self, patches: Tensor) -> Tensor:
         """x.W + b of unit patches: [..., D] to [..., C + B], on the device of the patches."""
         self._check_fitted()
-        coef, intercept = (x.to(patches.device) for x in (self.coef_, self.intercept_))
-        return patches @ coef.T + intercept
+        return patches @ self.coef_.T.to(patches.device) + self.intercept_.to(patches.device)
 
-    def patch_scores(self, image: object) -> Tensor:
-        """The heat maps of one image: [C, g, g], each patch's class probabilities g (PAA).
+    def heat_maps(self, image: Any) -> Tensor:
+        """Where each class is in one image: [C, row, column], each patch's probabilities (PAA).
+
+        They are the posterior g at the temperature T of ``scales_``; the classes of a patch sum
+        to 1, with those of the background.
 
         Raises
         ------
@@ -220,16 +180,15 @@ class PIAA(BaseEstimator):
             If the image cannot be read.
         """
         self._check_fitted()
-        pixels = self.backbone_.preprocess(open_image(image))[None]
-        patches = encode(self.backbone_, pixels, self.encoder)[self.encoder][0]
-        g = spatial_softmax(self.decision_function(patches), EVIDENCE_TEMPERATURE)
-        return g[:, : len(self.class_names)].T.unflatten(1, (self.backbone_.grid, -1)).cpu()
+        (found,) = self._walk([image], "")
+        g = posterior(self.decision_function(found.patches[self.encoder][0]), self.scales_.T)
+        return g[:, : len(self.classes_)].T.unflatten(1, (self.backbone_.grid, -1)).cpu()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the classifier to one safetensors file, its settings in there as JSON.
+        """Write the classifier to one safetensors file, with all that it was learned with.
 
-        The file appears whole or not at all. It holds the class names and the backbone's name and
-        hash, so that ``load`` can refuse what does not fit. The backbone's weights are not in it.
+        The file appears whole or not at all. The backbone's weights are not in it, only its name
+        and hash, so that ``load`` can refuse another.
 
         Raises
         ------
@@ -237,193 +196,204 @@ class PIAA(BaseEstimator):
             If the file cannot be written (no room, no permission); what was there stays.
         """
         self._check_fitted()
-        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SAVED}
-        settings = {k: _listed(v) for k, v in settings.items()}
         about = {
             "format": FORMAT,
-            "settings": settings,
-            "backbone": identity(self.backbone_),
+            "vocabulary": self.vocabulary_.to_dict(),
+            "backbone": self.backbone_.identity(),
+            "calibration": self.backbone_.calibration,
+            "encoder": self.encoder,
+            "recipe": self.recipe,
+            "scales": self.scales_,
+            "cls_weight": self.cls_weight,
             "report": self.report_,
         }
+        text = json.dumps(about, default=lambda number: number.item())
         tensors = {"text": self.text_, "coef": self.coef_, "intercept": self.intercept_}
-        tensors = {name: t.cpu().contiguous() for name, t in tensors.items()}
-        metadata = {"piaa": json.dumps(about, default=_plain)}
-        write_whole(path, safetensors.torch.save(tensors, metadata))
+        tensors = {name: t.float().cpu().contiguous() for name, t in tensors.items()}
+        digests = {kind: _digest(tensors, text, kind) for kind in KINDS}
+        metadata = {"piaa": text, "digests": json.dumps(digests)}
+        write_whole(Path(path), safetensors.torch.save(tensors, metadata))
 
     @classmethod
     def load(
         cls,
         path: str | os.PathLike,
-        class_names: Sequence[str] | None = None,
-        backbone: Any = None,
-        pretrained: str | Path | None = None,
-        **settings: Any,
+        classes: Vocabulary | Sequence[str] | None = None,
+        backbone: str | Backbone | None = None,
+        scales: Scales | None = None,
+        batch_size: int = 32,
+        progress: bool = True,
+        device: str | None = None,
     ) -> PIAA:
         """Read a saved classifier.
 
         Parameters
         ----------
-        path : a file that ``save`` wrote.
-        class_names : the classes you expect; None takes those of the file.
-        backbone, pretrained : None loads the backbone that the file names; one that was made from
-            a model object or a file must be given again.
-        settings : batch_size, device and progress; and those that you expect the file to have,
-            such as templates, synonyms and background.
+        path : a file that ``save`` wrote; its numbers may since have been brought to float16,
+            bfloat16 or float64.
+        classes : the class names, or the vocabulary, that you expect; None takes the file's.
+        backbone : None loads the one that the file names; one that was made from a model object
+            or a file of weights must be given.
+        scales : of the aggregation, in place of the file's.
+        device : where a backbone that is loaded here goes.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is no saved classifier, or is one for other classes, with other settings
-            than expected, or of another backbone.
+            If the file is no saved classifier, was changed, or is one for other classes or of
+            another backbone.
         """
         about, tensors = _read(path)
-        saved = {"synonyms": None, "background": []} | about["settings"]
-        if class_names is not None and list(class_names) != saved["class_names"]:
-            same = sorted(class_names) == sorted(saved["class_names"])
-            what, mend = (
-                ("the same classes in another order", "give them in its order")
-                if same
-                else ("other classes", "fit one for these")
-            )
-            raise ValueError(
-                f"{path} was learned for {what} ({some(saved['class_names'])}; here "
-                f"{some(class_names)}): {mend}, or load it without class_names."
-            )
-        for key in settings.keys() & saved.keys():
-            expected = _listed(settings.pop(key))
-            if (expected or None) != (saved[key] or None):
-                raise ValueError(
-                    f"{path} was learned with {key}={saved[key]!r}, not {expected!r}: fit one with "
-                    f"these, or load it without {key}."
-                )
-        name = about["backbone"]["name"]
-        if backbone is None:
-            backbone, _, tag = name.partition("/")
-            pretrained = pretrained or tag or None
-        piaa = cls(**saved, backbone=backbone, pretrained=pretrained, **settings)
-        try:
-            piaa.backbone_ = piaa._load_backbone()
-        except (ValueError, FileNotFoundError) as error:
-            raise ValueError(
-                f"{path} was learned with the backbone {name}, which cannot be loaded by that "
-                f"name: give it as backbone (and pretrained). {error}"
-            ) from error
-        if identity(piaa.backbone_) | {"name": name} != about["backbone"]:
-            raise ValueError(
-                f"{path} was learned with the backbone {name}, and {piaa.backbone_.name} here has "
-                f"other weights, activation, image size or preprocessing: load it with that "
-                f"backbone, or fit anew."
-            )
-        device = piaa.backbone_.device
-        piaa.text_, piaa.coef_, piaa.intercept_ = (
-            tensors[name].to(device) for name in ("text", "coef", "intercept")
+        vocabulary = Vocabulary(**about["vocabulary"])
+        _check_classes(path, vocabulary, classes)
+        backbone = _backbone(path, about, backbone, device)
+        shape = (len(vocabulary), backbone.dim)
+        for name, wanted in {"text": shape, "coef": shape, "intercept": shape[:1]}.items():
+            if tensors[name].shape != wanted:
+                found = tuple(tensors[name].shape)
+                raise ValueError(f"{path} is damaged: {name} is {found}, not {wanted}; fit anew.")
+        if not all(t.isfinite().all() for t in tensors.values()):
+            raise ValueError(f"{path} is damaged: it holds numbers that are not finite; fit anew.")
+        piaa = cls(
+            classes=vocabulary,
+            backbone=backbone,
+            encoder=about["encoder"],
+            recipe=Recipe(*about["recipe"]),
+            scales=scales or Scales(*about["scales"]),
+            cls_weight=about["cls_weight"],
+            batch_size=batch_size,
+            progress=progress,
         )
-        piaa.report_, piaa.skipped_ = about["report"], []
-        piaa._remember()
+        piaa._check_settings()
+        piaa.backbone_, piaa.vocabulary_, piaa.encoder_ = backbone, vocabulary, piaa.encoder
+        tensors = {name: t.float().to(backbone.device) for name, t in tensors.items()}
+        piaa.text_, piaa.coef_ = tensors["text"], tensors["coef"]
+        piaa.intercept_, piaa.report_ = tensors["intercept"], about["report"]
+        piaa.skipped_ = []
         return piaa
 
     def _prepare(self) -> None:
-        """Load the backbone and the text features, once for the same settings."""
-        check_class_names(self.class_names)
-        if isinstance(self.background, str):
-            raise ValueError(f"background must be a list of names, not {self.background!r}.")
-        names, synonyms = [*self.class_names, *self.background], self.synonyms or {}
-        check_class_names(sum(all_names(names, synonyms), []))
-        if len(names) < 2:
+        """Check the settings; load the backbone and the text features, once for the same ones."""
+        self._check_settings()
+        key = (self.backbone, vocabulary := Vocabulary.of(self.classes))
+        if len(vocabulary) < 2:
             raise ValueError(
-                f"PIAA compares classes and needs two or more, not {names}: add what else the "
-                f"images may show to the classes, or as background=['grass', 'sky']."
+                f"PIAA compares classes and needs two or more, not only {vocabulary.names[0]!r}: "
+                f"add what else the images may show, as classes or as the background."
             )
-        key = (self.backbone, self.pretrained, self.device, *self._words())
         if getattr(self, "_prepared", None) != key:
-            self.backbone_ = self._load_backbone()
-            self.text_ = self.backbone_.encode_text(names, self.templates, synonyms)
-            self._prepared = key
+            is_name = isinstance(self.backbone, str)
+            self.backbone_ = load_backbone(self.backbone) if is_name else self.backbone
+            self.text_ = self.backbone_.encode_text(vocabulary)
+            self.vocabulary_, self._prepared = vocabulary, key
 
-    def _words(self) -> tuple:
-        """All that the text features depend on, as something that can be compared."""
-        synonyms = tuple((name, tuple(others)) for name, others in (self.synonyms or {}).items())
-        return tuple(self.class_names), tuple(self.background), tuple(self.templates), synonyms
+    def _check_settings(self) -> None:
+        """Refuse numbers that no score can be computed with, and unknown encoders."""
+        if self.encoder not in ENCODERS:
+            raise ValueError(
+                f"There is no encoder {self.encoder!r}; there are {some(ENCODERS, 9)}."
+            )
+        for name, x in zip("smT", self.scales or (), strict=False):
+            if not 0 < x < math.inf:
+                raise ValueError(f"The scale {name} must be above 0 and finite, not {x}.")
+        if not 0 <= self.cls_weight <= 1:
+            raise ValueError(f"cls_weight must be from 0 to 1, not {self.cls_weight}.")
 
-    def _remember(self) -> None:
-        """Note what the classifier was learned for."""
-        self.classes_, self.encoder_ = tuple(self.class_names), self.encoder
-        self._learned = self._words()
-
-    def _load_backbone(self) -> Backbone:
-        if isinstance(self.backbone, Backbone):
-            return self.backbone
-        return load_backbone(self.backbone, self.pretrained, self.device)
-
-    def _encoded(self, images: object, desc: str, *more: str):
-        """(indices, features) of each batch, by this and `more` encoders; fills ``skipped_``."""
-        stream = batches(images, self.backbone_.preprocess, self.batch_size, self.progress, desc)
-        try:
-            for indices, pixels in stream:
-                features = encode(self.backbone_, pixels, {self.encoder, *more})
-                for i, patches in zip(indices, features[self.encoder], strict=True):
-                    if not patches.isfinite().all():
-                        raise ValueError(
-                            f"The features of {image_name(stream.images[i], i)} are not finite: "
-                            f"leave the image out, or check the backbone's weights."
-                        )
-                yield indices, features
-        finally:  # also where not one image can be read
-            self.skipped_ = stream.skipped
+    def _walk(self, images: Any, desc: str) -> Iterator[Encoded]:
+        """The batches of :func:`piaa_utils.walk.walk`; fills ``skipped_``."""
+        self.skipped_: list[tuple[int, str, str]] = []
+        how = {"desc": desc, "progress": self.progress, "skipped": self.skipped_}
+        return walk(self.backbone_, images, [self.encoder], self.batch_size, **how)  # type: ignore[arg-type]
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "coef_"):
             raise NotFittedError(
                 "This PIAA has no classifier: call fit(images) or PIAA.load(path)."
             )
-        words = self._words()
-        if (self.encoder, *words) != (self.encoder_, *getattr(self, "_learned", words)):
+        learned = (self.vocabulary_, self.encoder_)
+        if (Vocabulary.of(self.classes), self.encoder) != learned:
             raise ValueError(
-                "The class names, their synonyms, the background, the templates or the encoder "
-                "were changed after the classifier was learned: call fit again."
+                "The classes, their words or the encoder were changed after the classifier was "
+                "learned: call fit again."
             )
 
 
-_NOT_SAVED = ("backbone", "pretrained", "batch_size", "device", "progress")
+def _digest(tensors: dict[str, Tensor], text: str, kind: str) -> str:
+    """Of a classifier's description and its numbers, rounded to a kind of float."""
+    rounded = {name: t.to(KINDS[kind]).float() for name, t in tensors.items()}
+    return digest(rounded | {"about": torch.tensor(list(text.encode()))})
 
 
-def identity(backbone: Backbone) -> dict[str, Any]:
-    """What must agree for features to be the same."""
-    return {
-        "name": backbone.name,
-        "weights_hash": backbone.weights_hash,
-        "quick_gelu": backbone.quick_gelu,
-        "image_size": backbone.image_size,
-        "mean": backbone.mean,
-        "std": backbone.std,
-    }
-
-
-def _listed(value: Any) -> Any:
-    """Tuples as lists, also in a mapping: as JSON gives them back."""
-    if isinstance(value, Mapping):
-        return {key: list(each) for key, each in value.items()}
-    return list(value) if isinstance(value, list | tuple) else value
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as JSON knows it."""
-    return value.item()
-
-
-def _read(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
+def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the tensors of a saved classifier, if they are what was saved."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no saved classifier {path}: check the path.")
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["piaa"])
-            if about["format"] not in (1, FORMAT):
-                raise ValueError(f"it has format {about['format']}, not {FORMAT}")
-            return about, {name: file.get_tensor(name) for name in ("text", "coef", "intercept")}
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in ("text", "coef", "intercept")}
+        about, digests = json.loads(metadata["piaa"]), json.loads(metadata["digests"])
+        if about["format"] != FORMAT:
+            raise ValueError(f"it has format {about['format']}, not {FORMAT}")
+        kind = str(tensors["coef"].dtype).removeprefix("torch.").replace("float64", "float32")
+        if digests[kind] != _digest(tensors, metadata["piaa"], kind):
+            raise ValueError("its numbers or its description were changed")
+        return about, tensors
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit and save "
             f"it again."
         ) from error
+
+
+def _check_classes(
+    path: str | os.PathLike, saved: Vocabulary, asked: Vocabulary | Sequence[str] | None
+) -> None:
+    """Refuse a classifier for other classes than those expected."""
+    if asked is None:
+        return
+    words = asked if isinstance(asked, Vocabulary) else Vocabulary(asked)
+    there, here = saved.class_names, words.class_names
+    if there != here:
+        same = sorted(there) == sorted(here)
+        what = "the same classes in another order" if same else "other classes"
+        raise ValueError(
+            f"{path} was learned for {what} ({some(there)}; here {some(here)}): "
+            f"{'give them in its order' if same else 'fit one for these'}, or load it without "
+            f"classes."
+        )
+    if isinstance(asked, Vocabulary) and asked != saved:
+        raise ValueError(
+            f"{path} was learned with other synonyms, background or templates: fit one with "
+            f"these, or load it without classes."
+        )
+
+
+def _backbone(
+    path: str | os.PathLike,
+    about: dict[str, Any],
+    backbone: str | Backbone | None,
+    device: str | None,
+) -> Backbone:
+    """The backbone that a classifier was learned with: the one given, or loaded by its name."""
+    name = about["backbone"]["name"]
+    if not isinstance(backbone, Backbone):
+        plain, _, size = (backbone or name).partition("@")
+        model, _, tag = plain.partition("/")
+        try:
+            backbone = load_backbone(model, tag or None, device, int(size) if size else None)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{path} was learned with the backbone {name}, which cannot be loaded by that "
+                f"name: give it as backbone. {error}"
+            ) from error
+    here = backbone.identity() | {"name": name, "calibration": list(backbone.calibration)}
+    if here != about["backbone"] | {"calibration": about["calibration"]}:
+        raise ValueError(
+            f"{path} was learned with the backbone {name}, and {backbone.name} here has other "
+            f"weights, activation, image size, preprocessing or calibration: load it with that "
+            f"backbone, or fit anew."
+        )
+    return backbone

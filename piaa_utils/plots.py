@@ -2,6 +2,9 @@
 
 Functions here return a :class:`Figure` and never show it. In a notebook, a figure on the last line
 of a cell (or given to ``display``) shows itself, its alt text in the output's metadata.
+
+A heat map is the picture, grey and dimmed, under colours that are the brighter and the denser the
+higher the score: lightness alone tells it. Maps that stand side by side have one scale.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import matplotlib as mpl
 import matplotlib.figure
@@ -16,14 +20,20 @@ import numpy as np
 import seaborn as sns
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from PIL import Image, PngImagePlugin
 
 from piaa_utils.images import open_image
 
 PALETTE = tuple(sns.color_palette("colorblind").as_hex())
-HEAT = "OrRd"  # light to dark: few see colours alike, all see lightness
-STYLE = {
+_SHARE = np.linspace(0, 1, 256)
+# Dark red to pale yellow, even steps of lightness; opacity is the share of the scale.
+HEAT = ListedColormap(
+    np.c_[mpl.colormaps["inferno"](0.55 + 0.45 * _SHARE)[:, :3], 0.95 * _SHARE], name="piaa_heat"
+)
+DIMMED = (0.05, 0.35)  # what black and white of the picture become under a heat map
+STYLE: dict[str, Any] = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("talk"),
     "axes.prop_cycle": mpl.cycler(color=PALETTE),
@@ -31,12 +41,13 @@ STYLE = {
     "axes.spines.right": False,
     "axes.titleweight": "bold",
     "figure.titleweight": "bold",
-    "image.cmap": HEAT,
+    "image.cmap": "inferno",
     "figure.dpi": 100,
     "savefig.dpi": 100,
 }
 _PANEL = 3.2  # inches
-SHADE = 0.5  # of the image on the colours of a heat map
+_FRAME: dict[str, Any] = {"extent": (0, 1, 1, 0), "aspect": "equal"}
+Mask: TypeAlias = Any  # bool [H, W], array or tensor
 
 
 class Figure(matplotlib.figure.Figure):
@@ -55,6 +66,16 @@ class Figure(matplotlib.figure.Figure):
         display(bundle, metadata=display_metadata(self), raw=True)
 
 
+class Scene(NamedTuple):
+    """A row of :func:`scenes_figure`."""
+
+    picture: Any  # a path or PIL image
+    cls_tags: Sequence[str]  # what [CLS] names
+    piaa_tags: Sequence[str]  # what PIAA names
+    map: Any  # [g, g], array or tensor, of one class
+    name: str  # of that class
+
+
 def style() -> None:
     """Make the look of this module's figures the default of all figures drawn from now on."""
     mpl.rcParams.update(STYLE)
@@ -66,8 +87,8 @@ def subplots(
     columns: int = 1,
     alt_text: str = "",
     size: tuple[float, float] | None = None,
-    **keywords: object,
-) -> tuple[Figure, Axes | np.ndarray]:
+    **keywords: Any,
+) -> tuple[Figure, Any]:
     """A new figure and its axes, like ``plt.subplots``, in this module's look.
 
     Parameters
@@ -76,10 +97,6 @@ def subplots(
     alt_text : what the figure shows, for readers who cannot see it.
     size : width and height in inches.
     keywords : for ``matplotlib.figure.Figure.subplots`` (``sharex``, ``width_ratios`` ...).
-
-    Returns
-    -------
-    The :class:`Figure`, and its axes: one, or an array of them.
 
     Examples
     --------
@@ -113,10 +130,7 @@ def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, st
 
 @mpl.rc_context(STYLE)
 def png_bytes(figure: matplotlib.figure.Figure) -> bytes:
-    """A figure as a PNG file of 256 colours, much smaller than one of all colours.
-
-    Its alt text is stored as the PNG's description.
-    """
+    """A figure as a PNG file of 256 colours, much smaller than one of all; with its alt text."""
     drawn, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
     description = PngImagePlugin.PngInfo()
@@ -130,137 +144,180 @@ def png_bytes(figure: matplotlib.figure.Figure) -> bytes:
     return buffer.getvalue()
 
 
-def centre_square(image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
-    """The square in the middle: the part of an image or mask that the model sees.
+def square(picture: Any) -> Image.Image:
+    """The square in the middle of a path's or PIL image: what the model sees of it."""
+    image = open_image(picture)
+    return image.crop(_middle(*image.size))
 
-    Examples
-    --------
-    >>> centre_square(np.arange(5)[None]).tolist()
-    [[2]]
-    """
-    is_array = isinstance(image, np.ndarray)
-    height, width = image.shape[:2] if is_array else image.size[::-1]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    if is_array:
-        return image[top : top + side, left : left + side]
-    return image.crop((left, top, left + side, top + side))
+
+def _middle(width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the square in the middle."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def heated(picture: Any, scores: Any, vmin: float, vmax: float) -> Image.Image:
+    """The square of a picture under the colours of its patches' scores [g, g], rows first."""
+    seen = square(picture)
+    share = np.clip((np.asarray(scores, float) - vmin) / max(vmax - vmin, 1e-12), 0, 1)
+    colours = Image.fromarray(HEAT(share, bytes=True)).resize(seen.size, 0)
+    low, high = (255 * x for x in DIMMED)
+    grey = seen.convert("L").point([round(low + (high - low) * i / 255) for i in range(256)])
+    return Image.alpha_composite(grey.convert("RGBA"), colours).convert("RGB")
 
 
 @mpl.rc_context(STYLE)
 def heat_map(
     ax: Axes,
-    image: object,
-    scores: object,
-    mask: object = None,
+    picture: Any,
+    scores: Any,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    mask: Mask = None,
     title: str = "",
-    limits: tuple[float, float] | None = None,
-) -> AxesImage:
-    """Draw patch scores as colours shaded by the image, with the outline of the object's mask.
+) -> ScalarMappable:
+    """Draw patch scores as colours over the picture, with the outline of the object's mask.
 
     Parameters
     ----------
-    ax : the axes to draw in.
-    image : a path or PIL image. The square in its middle is shown, as the model sees it.
-    scores : array or tensor [g, g], one score a patch, row by row.
-    mask : bool [H, W] of the whole image, True on the object; None draws no outline.
-    title : above the panel.
-    limits : the scores at the two ends of the colour scale; None takes the smallest and the
-        largest score.
+    picture : a path or PIL image. The square in its middle is shown, as the model sees it.
+    scores : array or tensor [g, g], one score a patch: row, column.
+    vmin, vmax : the scores at the ends of the colours; None takes the smallest and the largest.
+    mask : bool [H, W] of the whole picture, True on the object; None draws no outline.
 
     Returns
     -------
-    The coloured layer, to make a colour bar from.
+    The scale, to make a colour bar from.
 
     Raises
     ------
     ValueError
-        ``scores`` is not a square grid, or the mask's shape is not the image's.
+        ``scores`` is not a square grid, or the mask's shape is not the picture's.
     """
-    picture = open_image(image)
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
         raise ValueError(f"scores must be a square grid [g, g], but its shape is {scores.shape}.")
-    low, high = limits or (scores.min(), scores.max())
-    frame = {"extent": (0, 1, 1, 0), "aspect": "equal"}
-    layer = ax.imshow(scores, cmap=HEAT, vmin=low, vmax=high, interpolation="nearest", **frame)
-    lightness = np.asarray(centre_square(picture).convert("L")) / 255
-    shade = np.zeros((*lightness.shape, 4))  # black, the more opaque the darker the image
-    shade[..., 3] = SHADE * (1 - lightness)
-    ax.imshow(shade, **frame)
+    low = scores.min() if vmin is None else vmin
+    high = scores.max() if vmax is None else vmax
+    ax.imshow(np.asarray(heated(picture, scores, low, high)), **_FRAME)
     if mask is not None:
-        _outline(ax, np.asarray(mask, dtype=bool), picture)
+        _outline(ax, np.asarray(mask, dtype=bool), open_image(picture).size)
     _bare(ax, title)
-    return layer
+    return ScalarMappable(Normalize(low, high), HEAT)
 
 
 @mpl.rc_context(STYLE)
-def scene_figure(
-    image: object,
-    class_names: Sequence[str],
-    maps: object,
-    scores: Sequence[float] | None = None,
-    masks: Sequence[object] | None = None,
+def row_of_maps(
+    picture: Any,
+    maps: Any,
+    titles: Sequence[str],
+    mask: Mask | Sequence[Mask] = None,
     title: str = "",
     label: str = "patch score",
 ) -> Figure:
-    """Draw an image and, on one colour scale, the heat map of each class.
+    """Draw a picture and, on one scale of colours, heat maps of it; four panels a line.
 
     Parameters
     ----------
-    image : a path or PIL image.
-    class_names : n names, one a panel.
-    maps : array or tensor [n, g, g], the patch scores of these classes.
-    scores : n scores of the whole image, written beside the names.
-    masks : n bool arrays [H, W] (or None), the pixels of the class; an empty one means that
-        the class is not in the image, and the panel says so.
+    picture : a path or PIL image.
+    maps : arrays or tensors [n, g, g]: row, column.
+    titles : n, one a map.
+    mask : bool [H, W], the object that all maps are about; or a list of n, None where there is
+        none to outline.
     title : above the figure.
     label : what the colours show.
 
     Raises
     ------
     ValueError
-        The numbers of names, maps, scores and masks differ.
+        The numbers of titles, maps and masks differ, or there is none.
+
+    Examples
+    --------
+    >>> maps = np.eye(2)[None] * [[[1]], [[0.5]]]
+    >>> print(row_of_maps(Image.new("RGB", (9, 9)), maps, ["cat", "dog"]).alt_text)
+    A picture, beside it heat maps of its patches: cat, up to 1.00, highest at the top left; dog,
+    up to 0.50, highest at the top left.
     """
-    maps = np.asarray(maps, dtype=float)
-    n = len(class_names)
-    for what, values in (("maps", maps), ("scores", scores), ("masks", masks)):
-        if values is not None and len(values) != n:
-            raise ValueError(f"There are {n} class names, but {len(values)} {what}.")
-    if n == 0:
-        raise ValueError("class_names is empty; give at least one class to draw.")
-    masks = [None] * n if masks is None else masks
-    scores = [None] * n if scores is None else scores
-    rows = -(-(n + 1) // 4)
-    columns = -(-(n + 1) // rows)
-    size = (_PANEL * columns + 1.3, (_PANEL + 0.5) * rows + (0.6 if title else 0.0))
-    figure, axes = subplots(rows, columns, size=size, squeeze=False)
-    axes = axes.ravel()
-    for ax in axes[n + 1 :]:
+    maps = np.stack([np.asarray(each, dtype=float) for each in maps])
+    n = len(titles)
+    masks = list(mask) if isinstance(mask, list | tuple) else [mask] * n
+    if not n or {len(maps), len(masks)} != {n}:
+        raise ValueError(f"There are {n} titles, {len(maps)} maps and {len(masks)} masks.")
+    lines = -(-(n + 1) // 4)
+    columns = -(-(n + 1) // lines)
+    size = (_PANEL * columns + 1.3, (_PANEL + 0.5) * lines + (0.6 if title else 0.0))
+    figure, axes = subplots(lines, columns, size=size, squeeze=False)
+    first, *others = axes.ravel()
+    first.imshow(np.asarray(square(picture)), **_FRAME)
+    _bare(first, "picture")
+    for ax in others[n:]:
         ax.axis("off")
-    axes[0].imshow(np.asarray(centre_square(open_image(image))), extent=(0, 1, 1, 0))
-    _bare(axes[0], "image")
-    limits = (float(maps.min()), float(maps.max()))
-    words = []
-    for ax, name, scores_of_class, mask, score in zip(
-        axes[1:], class_names, maps, masks, scores, strict=False
-    ):
-        heading = name if score is None else f"{name} {float(score):.2f}"
-        absent = mask is not None and not np.asarray(mask).any()
-        layer = heat_map(ax, image, scores_of_class, mask, heading + "\n(absent)" * absent, limits)
-        place = where_highest(scores_of_class)
-        words.append(f"{heading}{', not in the image' * absent}, highest {place}")
-    figure.colorbar(layer, ax=list(axes), label=label, shrink=0.8, aspect=25)
+    low, high = float(maps.min()), float(maps.max())
+    for ax, scores, outline, words in zip(others, maps, masks, titles, strict=False):
+        layer = heat_map(ax, picture, scores, low, high, outline, words)
+    bar = figure.colorbar(layer, ax=list(axes.ravel()), label=label, shrink=0.8, aspect=25)
+    bar.ax.set_facecolor(3 * (sum(DIMMED) / 2,))
     figure.suptitle(title)
-    figure.alt_text = (
-        f"{title or 'An image'}, beside it heat maps of its patches: {'; '.join(words)}."
-    )
+    said = "; ".join(
+        f"{words}, up to {scores.max():.2f}, highest {where_highest(scores)}"
+        for words, scores in zip(titles, maps, strict=True)
+    ).replace("\n", " ")
+    figure.alt_text = f"{title or 'A picture'}, beside it heat maps of its patches: {said}."
     return figure
 
 
 @mpl.rc_context(STYLE)
+def scenes_figure(rows: Sequence[Scene], title: str = "") -> Figure:
+    """Pictures; beside each what [CLS] names and what PIAA names; and where one class is.
+
+    Tags that only one of the two gives are bold.
+
+    Examples
+    --------
+    >>> scene = Scene(Image.new("RGB", (9, 9)), ["dog"], ["dog", "cup"], np.eye(2), "cup")
+    >>> print(scenes_figure([scene]).alt_text)
+    Picture 1: [CLS] names dog; PIAA names dog, cup; cup is highest at the top left.
+    """
+    figure, axes = subplots(
+        len(rows), 3, size=(3 * _PANEL, (_PANEL + 0.4) * len(rows)), squeeze=False
+    )
+    words = []
+    for number, (line, row) in enumerate(zip(axes, map(Scene._make, rows), strict=True), 1):
+        line[0].imshow(np.asarray(square(row.picture)), **_FRAME)
+        _bare(line[0], "")
+        _tags(line[1], row)
+        heat_map(line[2], row.picture, row.map, title=f"PIAA: {row.name}")
+        words.append(
+            f"Picture {number}: [CLS] names {', '.join(row.cls_tags) or 'nothing'}; PIAA names "
+            f"{', '.join(row.piaa_tags) or 'nothing'}; {row.name} is highest "
+            f"{where_highest(np.asarray(row.map))}."
+        )
+    figure.suptitle(title)
+    figure.alt_text = " ".join([*([f"{title}."] if title else []), *words])
+    return figure
+
+
+def _tags(ax: Axes, row: Scene) -> None:
+    """Two lists of tags, one above the other."""
+    y, step = 0.98, 0.09
+    for who, tags, others, colour in (
+        ("[CLS]", row.cls_tags, row.piaa_tags, "black"),
+        ("PIAA", row.piaa_tags, row.cls_tags, PALETTE[0]),
+    ):
+        ax.text(0.05, y, who, color=colour, fontsize="medium", weight="bold", va="top")
+        for tag in [*tags] or ["nothing"]:
+            y -= step
+            weight = "normal" if tag in others else "bold"
+            ax.text(0.12, y, tag, color=colour, fontsize="small", weight=weight, va="top")
+        y -= 1.6 * step
+    _bare(ax, "")
+
+
+@mpl.rc_context(STYLE)
 def ablation_figure(
-    rows: Sequence[Mapping[str, object]], label: str = "mAP (%)", title: str = ""
+    rows: Sequence[Mapping[str, Any]], label: str = "mAP (%)", title: str = ""
 ) -> Figure:
     """Draw the rows of an ablation as points with intervals, one panel a data set.
 
@@ -289,34 +346,28 @@ def ablation_figure(
     sets = list(dict.fromkeys(row["set"] for row in rows))
     size = (4.2 * len(sets) + 0.12 * max(map(len, names)) + 0.6, 0.55 * len(names) + 2.0)
     figure, axes = subplots(1, len(sets), size=size, sharey=True, squeeze=False)
+    text = []
     for ax, name_of_set in zip(axes[0], sets, strict=True):
-        _intervals(ax, [row for row in rows if row["set"] == name_of_set], names)
-        ax.set_title(name_of_set)
-        ax.set_xlabel(label)
+        of_set = [row for row in rows if row["set"] == name_of_set]
+        _intervals(ax, of_set, names)
+        ax.set(title=name_of_set, xlabel=label)
         ax.tick_params(axis="y", length=0)
+        said = (f"{r['name']} {r['value']:.1f} ({r['low']:.1f} to {r['high']:.1f})" for r in of_set)
+        text.append(f"{name_of_set}: {', '.join(said)}")
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
     figure.suptitle(title)
-    text = [
-        f"{name_of_set}: "
-        + ", ".join(
-            f"{row['name']} {row['value']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
-            for row in rows
-            if row["set"] == name_of_set
-        )
-        for name_of_set in sets
-    ]
     figure.alt_text = f"{title + ': ' if title else ''}{label} with intervals. {'; '.join(text)}."
     return figure
 
 
-def _intervals(ax: Axes, rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> None:
-    reference = next((row["value"] for row in rows if row["name"] == names[0]), None)
-    if reference is not None:
-        ax.axvline(reference, color="0.4", linestyle="--", linewidth=1.5, zorder=1)
+def _intervals(ax: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """The points and intervals of one data set."""
     for row in rows:
-        color = "black" if row["name"] == names[0] else PALETTE[0]
-        y = names.index(row["name"])
+        y, is_first = names.index(row["name"]), row["name"] == names[0]
+        color = "black" if is_first else PALETTE[0]
+        if is_first:
+            ax.axvline(row["value"], color="0.4", linestyle="--", linewidth=1.5, zorder=1)
         ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=4, alpha=0.5)
         ax.plot(row["value"], y, "o", color=color, markersize=10)
         ax.annotate(
@@ -335,12 +386,12 @@ def _intervals(ax: Axes, rows: Sequence[Mapping[str, object]], names: Sequence[s
     ax.set_axisbelow(True)
 
 
-def _outline(ax: Axes, mask: np.ndarray, picture: Image.Image) -> None:
-    if mask.shape != picture.size[::-1]:
-        raise ValueError(
-            f"The mask's shape {mask.shape} must be the image's, {picture.size[::-1]}."
-        )
-    mask = np.pad(centre_square(mask), 1).astype(float)  # closes outlines at the border
+def _outline(ax: Axes, mask: np.ndarray, size: tuple[int, int]) -> None:
+    """The outline of an object in the square of a picture of width and height `size`."""
+    if mask.shape != size[::-1]:
+        raise ValueError(f"The mask's shape {mask.shape} must be the picture's, {size[::-1]}.")
+    left, top, right, bottom = _middle(*size)
+    mask = np.pad(mask[top:bottom, left:right], 1).astype(float)  # closes outlines at the border
     if not mask.any():
         return
     middle = (np.arange(len(mask)) - 0.5) / (len(mask) - 2)
@@ -349,19 +400,21 @@ def _outline(ax: Axes, mask: np.ndarray, picture: Image.Image) -> None:
 
 
 def _bare(ax: Axes, title: str) -> None:
+    """No ticks and no frame; the unit square."""
     ax.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(1, 0))
     ax.set_title(title, fontsize="medium")
     ax.spines[:].set_visible(False)
 
 
-def where_highest(scores: np.ndarray) -> str:
+def where_highest(scores: Any) -> str:
     """Say in words where the highest score of a grid lies.
 
     Examples
     --------
-    >>> where_highest(np.array([[0.1, 0.2], [0.9, 0.3]]))
+    >>> where_highest([[0.1, 0.2], [0.9, 0.3]])
     'at the bottom left'
     """
+    scores = np.asarray(scores)
     row, column = np.unravel_index(scores.argmax(), scores.shape)
     vertical = ("top ", "", "bottom ")[int(3 * (row + 0.5) / len(scores))]
     horizontal = ("left", "", "right")[int(3 * (column + 0.5) / len(scores))]

@@ -1,0 +1,163 @@
+"""Tags for pictures from PIAA's scores, and which pictures need a look.
+
+A score of PIAA ranks: images for a class, and classes for an image. It is no probability that the
+class is there. Scores of an image are shares of 1, so they shrink as classes are added, and how far
+they lie apart depends on the scales of the aggregation. Tags are therefore taken by a rule, the
+`top` best classes that have an even share or more, and the rule is yours to change.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from piaa_utils.backbone import Backbone
+from piaa_utils.files import data_dir
+from piaa_utils.images import image_name, list_images
+from piaa_utils.pipeline import PIAA
+
+TOP = 3  # tags of an image, at most
+
+
+class Tagged(NamedTuple):
+    """What :func:`tag_images` found in n images."""
+
+    images: Sequence  # n paths or PIL images
+    names: list[str]  # what they are called
+    classes: tuple[str, ...]  # C
+    scores: np.ndarray  # float32 [n, C], of ``PIAA.predict_proba``; NaN where unreadable
+    tags: list[tuple[str, ...]]  # n, best first
+    uncertainty: np.ndarray  # [n] from 0 to 1; NaN where unreadable
+    problems: dict[int, str]  # index: why the image could not be read
+    notice: str = ""  # what to know before the tags are believed, see photo_notice
+
+
+def tag_images(piaa: PIAA, images: Any, top: int = TOP, threshold: float | None = None) -> Tagged:
+    """Score images with a fitted classifier and give each its tags.
+
+    Parameters
+    ----------
+    piaa : fitted or loaded.
+    images : a folder, paths, PIL images or a Dataset.
+    top, threshold : see :func:`choose_tags`; None is an even share, the background counted in.
+
+    Raises
+    ------
+    ValueError
+        No classifier, no images, or a bad `top` or `threshold`.
+    UnreadableImage
+        If not one of the images can be read; single ones are named in a warning.
+
+    Examples
+    --------
+    >>> from piaa_utils import Recipe, mini_scenes
+    >>> images = mini_scenes("val").paths[:8]
+    >>> piaa = PIAA(["cat", "dog", "person"], recipe=Recipe(k=32)).fit(images)
+    >>> [len(tags) for tags in tag_images(piaa, images, top=1).tags]
+    [1, 1, 1, 1, 1, 1, 1, 1]
+    """
+    images = list_images(images)
+    check_rule(top, threshold)
+    scores = piaa.predict_proba(images)
+    if notice := photo_notice(piaa.backbone_, images):
+        warnings.warn(notice, stacklevel=2)
+    problems = {index: reason for index, _, reason in piaa.skipped_}
+    plain = isinstance(images, list)  # a Dataset would fetch each image again for its name
+    names = [image_name(images[i] if plain else None, i) for i in range(len(images))]
+    threshold = 1 / len(piaa.vocabulary_) if threshold is None else threshold
+    tags = choose_tags(scores, piaa.classes_, top, threshold)
+    how_sure = uncertainty(scores)
+    return Tagged(images, names, piaa.classes_, scores, tags, how_sure, problems, notice)
+
+
+def choose_tags(
+    scores: np.ndarray, classes: Sequence[str], top: int = TOP, threshold: float | None = None
+) -> list[tuple[str, ...]]:
+    """The tags of each image: the `top` classes of highest score, of those that reach a threshold.
+
+    Parameters
+    ----------
+    scores : [n, C]; an image whose scores are NaN gets no tags.
+    classes : C names.
+    top : tags of an image at most, 1 or more.
+    threshold : lowest score of a tag, 0 to 1; None is an even share, 1 / C. Twice an even share
+        gives few tags, and surer ones.
+
+    Examples
+    --------
+    >>> choose_tags(np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4]]), ["cat", "dog", "sofa"])
+    [('dog', 'sofa'), ('sofa',)]
+    """
+    check_rule(top, threshold)
+    least = 1 / len(classes) if threshold is None else threshold
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    pairs = zip(best, scores, strict=True)
+    return [tuple(classes[c] for c in row if each[c] >= least) for row, each in pairs]
+
+
+def check_rule(top: int, threshold: float | None) -> None:
+    """Refuse a rule that gives no tags."""
+    if top < 1:
+        raise ValueError(f"The number of tags at most must be 1 or more, not {top}.")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"The lowest score of a tag must be from 0 to 1, not {threshold}.")
+
+
+def uncertainty(scores: np.ndarray) -> np.ndarray:
+    """How evenly the scores of an image are spread: their entropy over its largest value, [n].
+
+    0: one class has all. 1: all have the same. Scores of an image are first brought to sum 1, so
+    what background classes took does not count. Where scores lie close to even, all values lie
+    close to 1, and their order is what counts.
+
+    Examples
+    --------
+    >>> uncertainty(np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [1 / 3] * 3])).round(3).tolist()
+    [0.631, 0.0, 1.0]
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape[1] == 1:  # a class against the background
+        scores = np.concatenate([scores, 1 - scores], axis=1)
+    p = (scores / scores.sum(axis=1, keepdims=True)).clip(1e-12, 1)
+    return -(p * np.log(p)).sum(axis=1).clip(max=0) / np.log(p.shape[1])
+
+
+def needs_a_look(found: Tagged, count: int = 10) -> list[int]:
+    """The images to look at first: unreadable ones, then by falling uncertainty; `count` indices.
+
+    Raises ValueError if `count` is below 0.
+    """
+    if count < 0:
+        raise ValueError(f"The number of images to look at must be 0 or more, not {count}.")
+    order = np.argsort(-found.uncertainty, kind="stable")
+    return [*found.problems, *(int(i) for i in order if i not in found.problems)][:count]
+
+
+def photo_notice(backbone: Backbone, images: Sequence) -> str:
+    """What to know before the mini-CLIP is believed; empty for another CLIP or the mini world.
+
+    It knows drawn scenes only. Whether a picture is a photograph cannot be told dependably from
+    its features, so all pictures from outside ``data/mini_scenes`` get the notice.
+    """
+    if backbone.name.partition("@")[0] != "mini":
+        return ""
+    home = (data_dir() / "mini_scenes").resolve()
+    plain = images if isinstance(images, list) else [None] * len(images)
+    paths = [getattr(image, "filename", None) or image for image in plain]
+    outside = sum(
+        not isinstance(path, str | os.PathLike) or home not in Path(path).resolve().parents
+        for path in paths
+    )
+    if not outside:
+        return ""
+    return (
+        f"The mini-CLIP has seen drawn scenes only, and {outside} of {len(images)} pictures are "
+        f"not from its world, data/mini_scenes. For photographs its tags mean nothing: take a real "
+        f"CLIP, --backbone ViT-B-16-quickgelu --pretrained openai (in Python "
+        f'load_backbone("ViT-B-16-quickgelu", "openai")).'
+    )
