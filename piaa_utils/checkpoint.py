@@ -11,39 +11,37 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "BoolStorage": torch.bool,
+BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # no weights
+SAFE: dict[tuple[str, str], Any] = {  # what a pickle of tensors may name
+    ("torch", "DoubleStorage"): torch.float64,
+    ("torch", "FloatStorage"): torch.float32,
+    ("torch", "HalfStorage"): torch.float16,
+    ("torch", "BFloat16Storage"): torch.bfloat16,
+    ("torch", "LongStorage"): torch.int64,
+    ("torch", "IntStorage"): torch.int32,
+    ("torch", "BoolStorage"): torch.bool,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): lambda x, at, size, stride, *_: x.as_strided(
+        size, stride, at
+    ),
+    ("torch.jit._pickle", "restore_type_tag"): lambda value, kind: value,  # a typed attribute
 }
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint file: names to tensors, on the CPU, as stored.
 
-    Parameters
-    ----------
-    path : a ``.safetensors`` file, a file of ``torch.save``, or a TorchScript archive.
+    Raises FileNotFoundError; and ValueError if it holds no weights, is damaged, or could only be
+    read by running its code.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It holds no weights, is damaged, or could only be read by running its code.
-
-    Examples
-    --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "weights.pt"
     >>> torch.save({"state_dict": {"module.proj": torch.ones(2, 3)}}, file)
@@ -53,6 +51,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -74,6 +73,24 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in state):  # of torch's data parallel training
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return dict(state)
+
+
+def load_weights(model: nn.Module, path: str | Path, name: str) -> None:
+    """Load a file into a CLIP; refuse it, naming the first tensor that does not fit."""
+    state = read_state_dict(path)
+    state = {n: t for n, t in state.items() if n.split(".")[-1] not in BOOKKEEPING}
+    expected = model.state_dict()
+    for key in {"logit_scale", "logit_bias"} & state.keys() & expected.keys():
+        state[key] = state[key].reshape(expected[key].shape)  # [] or [1]
+    for key in [*expected, *state]:
+        there, wanted = (tuple(d[key].shape) if key in d else None for d in (state, expected))
+        if there != wanted:
+            raise ValueError(
+                f"{path} was not made for {name}: tensor {key!r} is {there or 'missing'} in the "
+                f"file and {wanted or 'missing'} in the model; name the architecture of the file "
+                "as model (names as in open_clip and OpenAI's CLIP)."
+            )
+    model.load_state_dict(state)
 
 
 def is_torchscript(path: Path) -> bool:
@@ -101,24 +118,18 @@ class ScriptModule:
 class TensorsOnly(pickle.Unpickler):
     """Unpickle tensors and the modules that hold them; refuse all else that a pickle may name."""
 
-    def __init__(self, stream, archive: zipfile.ZipFile, folder: str):
+    def __init__(self, stream: Any, archive: zipfile.ZipFile, folder: str):
         super().__init__(stream)
         self.archive, self.folder = archive, folder
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
             return ScriptModule
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return rebuild_tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
         if module == "torch.jit._pickle" and name.startswith("build_"):  # a list attribute
             return list
-        if (module, name) == ("torch.jit._pickle", "restore_type_tag"):  # a typed attribute
-            return untagged
-        raise pickle.UnpicklingError(f"{module}.{name} is no tensor")
+        if (module, name) not in SAFE:
+            raise pickle.UnpicklingError(f"{module}.{name} is no tensor")
+        return SAFE[module, name]
 
     def persistent_load(self, saved_id: tuple) -> Tensor:
         _, dtype, key, _, numel = saved_id
@@ -126,17 +137,7 @@ class TensorsOnly(pickle.Unpickler):
         return torch.frombuffer(data, dtype=dtype, count=numel) if numel else torch.empty(0)
 
 
-def rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
-    """The view of a storage that a pickled tensor describes."""
-    return storage.as_strided(size, stride, offset)
-
-
-def untagged(value: object, _type: str) -> object:
-    """A list or dictionary attribute without the TorchScript type noted beside it."""
-    return value
-
-
-def named_tensors(module: ScriptModule, prefix: str = ""):
+def named_tensors(module: ScriptModule, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield (dotted name, tensor) of a module and of those inside it, as ``state_dict`` does."""
     for name, value in vars(module).items():
         if torch.is_tensor(value):

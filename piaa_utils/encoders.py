@@ -13,15 +13,17 @@ never formed: (S(q) + S(k)) v = S(q) v + S(k) v, each by PyTorch's fused attenti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor
 
 from piaa_utils.backbone import Backbone
-from piaa_utils.constants import Calibration
+from piaa_utils.settings import Calibration
 
 ITACLIP_BLOCKS = (7, 8, 10)  # blocks, of 12, whose attention maps ITACLIP joins to the last's
 SCCLIP_MID, SCCLIP_POST, SCCLIP_MULTI = 9, 4, (4, 5, 6, 7, 8, 9, 10)  # outputs of blocks, of 12
@@ -116,7 +118,7 @@ def run_trunk(backbone: Backbone, images: Tensor, encoders: Sequence[str] | None
     return Trunk(hidden, *heads(backbone.blocks[-1], x, "qkv"))
 
 
-def embed(visual: nn.Module, images: Tensor) -> Tensor:
+def embed(visual: VisionTransformer, images: Tensor) -> Tensor:
     """h_0: one token per patch, [CLS] before them, plus positions, normalised."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, D_v]
     cls = visual.class_embedding.expand(len(images), 1, -1)
@@ -126,8 +128,6 @@ def embed(visual: nn.Module, images: Tensor) -> Tensor:
 def tap(layer: int, depth: int) -> int:
     """The layer of a tower of any depth L that stands for a layer of 12: round(l L / 12).
 
-    Examples
-    --------
     >>> [tap(layer, 12) for layer in (4, 9, 10)], [tap(layer, 24) for layer in (4, 9, 10)]
     ([4, 9, 10], [8, 18, 20])
     """
@@ -147,17 +147,10 @@ def layers_read(encoders: Sequence[str], depth: int) -> set[int]:
 # Parts of a block
 
 
-def heads(block: nn.Module, x: Tensor, parts: str) -> Tensor:
-    """A block's queries, keys and values, or two of them, from its input.
+def heads(block: ResidualAttentionBlock, x: Tensor, parts: str) -> Tensor:
+    """Queries, keys and values (``parts``: "qkv", "qk" or "kv") of a block's input [B, T, D_v].
 
-    Parameters
-    ----------
-    x : the block's input [B, T, D_v], before ln_1.
-    parts : "qkv", "qk" or "kv".
-
-    Returns
-    -------
-    [len(parts), B, H, T, d], to be unpacked in the order of ``parts``.
+    Comes out as [len(parts), B, H, T, d], to be unpacked in the order of ``parts``.
     """
     attn, width = block.attn, x.shape[-1]
     rows = {"qkv": slice(None), "qk": slice(2 * width), "kv": slice(width, None)}[parts]
@@ -175,7 +168,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return concat_heads(F.scaled_dot_product_attention(q, k, v))
 
 
-def mlp(block: nn.Module, x: Tensor) -> Tensor:
+def mlp(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
     """Return x plus the block's MLP of it."""
     return x + block.mlp(block.ln_2(x))
 
@@ -186,7 +179,7 @@ def project(backbone: Backbone, x: Tensor) -> Tensor:
     return visual.ln_post(x) @ visual.proj
 
 
-def last(backbone: Backbone, trunk: Trunk) -> tuple[nn.Module, Tensor, Tensor]:
+def last(backbone: Backbone, trunk: Trunk) -> tuple[ResidualAttentionBlock, Tensor, Tensor]:
     """The last block, and the tokens that enter it: [CLS] [B, 1, D_v], patches."""
     x = trunk.hidden[backbone.depth - 1]
     return backbone.blocks[-1], x[:, :1], x[:, 1:]
@@ -235,12 +228,11 @@ def itaclip(backbone: Backbone, trunk: Trunk) -> Tensor:
     A_l = S(q) + S(k) of block l from its own input; A = A_L / 2 + (mean of A_7, A_8, A_10) / 2.
     """
     block, _, x = last(backbone, trunk)
-    middle = 0
-    for layer in ITACLIP_BLOCKS:
-        layer = tap(layer, backbone.depth)
+    middle = []
+    for layer in (tap(layer, backbone.depth) for layer in ITACLIP_BLOCKS):
         q, k = heads(backbone.blocks[layer - 1], trunk.hidden[layer - 1], "qk")
-        middle = middle + correlate(q, k, trunk.v) / len(ITACLIP_BLOCKS)
-    a_v = correlate(trunk.q, trunk.k, trunk.v) / 2 + middle / 2
+        middle.append(correlate(q, k, trunk.v) / len(ITACLIP_BLOCKS))
+    a_v = correlate(trunk.q, trunk.k, trunk.v) / 2 + reduce(torch.add, middle) / 2
     return project(backbone, x + block.attn.out_proj(a_v))
 
 
@@ -255,11 +247,6 @@ def scclip(backbone: Backbone, trunk: Trunk, calibration: Calibration | None = N
     Outlier patches are filled from their neighbours; similarity in the middle of the tower says
     which patches belong together, early similarity smooths the result; all per image. Beta, the
     CLS share and the gain are sizes of a tower's residual stream: None takes ``backbone``'s.
-
-    Raises
-    ------
-    ValueError
-        A grid of 30 patches or fewer.
     """
     beta, cls_share, gain = calibration or backbone.calibration
     hidden = {layer: trunk.hidden[tap(layer, backbone.depth)] for layer in SCCLIP_MULTI}
@@ -284,7 +271,7 @@ def scclip(backbone: Backbone, trunk: Trunk, calibration: Calibration | None = N
     # 8. y <- R_beta y
     y = affinity @ y
     # 9. z = h_4 + ... + h_10: y <- y + R_beta (attn(z) + share CLS of z)
-    z = sum(hidden.values())
+    z = reduce(torch.add, hidden.values())
     y = y + affinity @ (calibrated_attention(block, z[:, 1:], softmax_g) + cls_share * z[:, :1])
     # 10. Into the joint embedding.
     return project(backbone, y)
@@ -298,23 +285,8 @@ def lof(patches: Tensor, k: int = NEIGHBOURS) -> Tensor:
 
     With d2_ij = |p_i - p_j|^2 and the k nearest neighbours of i, itself excluded: kd_i = the
     largest of their k distances, lrd_i = k / kd_i, lof_i = mean over them of lrd_j / lrd_i.
-    About 1 among equals; larger, the lonelier.
+    About 1 among equals; larger, the lonelier. [B, N, D] -> positive [B, N].
 
-    Parameters
-    ----------
-    patches : [B, N, D].
-
-    Returns
-    -------
-    [B, N], positive.
-
-    Raises
-    ------
-    ValueError
-        N <= k.
-
-    Examples
-    --------
     >>> line = torch.tensor([[[0.0], [1.0], [2.0], [9.0]]])
     >>> lof(line, k=1)
     tensor([[ 1.,  1.,  1., 49.]])
@@ -339,16 +311,7 @@ def lof(patches: Tensor, k: int = NEIGHBOURS) -> Tensor:
 
 
 def lof_outliers(patches: Tensor) -> Tensor:
-    """Which patches are outliers (step 2): a factor above the image's 0.95 quantile.
-
-    Parameters
-    ----------
-    patches : [B, N, D].
-
-    Returns
-    -------
-    bool [B, N].
-    """
+    """Which patches are outliers (step 2), above the image's 0.95 quantile: bool [B, N]."""
     factor = lof(patches)
     return factor > factor.quantile(INLIERS, dim=1, keepdim=True)
 
@@ -356,17 +319,9 @@ def lof_outliers(patches: Tensor) -> Tensor:
 def fill(tokens: Tensor, outliers: Tensor) -> Tensor:
     """Replace outliers by the mean of those of their 8 neighbours that are none (step 3).
 
-    Parameters
-    ----------
-    tokens : [B, N, D], patches row by row of a square grid.
-    outliers : bool [B, N].
+    Tokens [B, N, D] are patches row by row of a square grid; outliers, bool [B, N]. An outlier all
+    of whose neighbours are outliers stays.
 
-    Returns
-    -------
-    [B, N, D]; an outlier all of whose neighbours are outliers stays.
-
-    Examples
-    --------
     >>> tokens = torch.arange(9.0).view(1, 9, 1)
     >>> fill(tokens, tokens[..., 0] == 0).flatten()[:4]  # the mean of 1, 3 and 4
     tensor([2.6667, 1.0000, 2.0000, 3.0000])
@@ -396,8 +351,6 @@ def cosine_similarity(tokens: Tensor) -> Tensor:
 def thresholded_affinity(similarity: Tensor, beta: float = Calibration().beta) -> Tensor:
     """Similarities [B, N, N] with those below beta set to 0, over the row's sum (step 4).
 
-    Examples
-    --------
     >>> thresholded_affinity(torch.tensor([[[1.0, 0.6, 0.3]]]))
     tensor([[[0.6250, 0.3750, 0.0000]]])
     """
@@ -417,14 +370,14 @@ def similarity_attention(similarity: Tensor, gain: float = Calibration().gain) -
     return g.masked_fill_(apart, -torch.inf).softmax(-1)
 
 
-def calibrated_attention(block: nn.Module, z: Tensor, softmax_g: Tensor) -> Tensor:
+def calibrated_attention(block: ResidualAttentionBlock, z: Tensor, softmax_g: Tensor) -> Tensor:
     """attn(z) = out((softmax(G) + S(k_z)) v_z / 2) of patches z [B, N, D_v] (step 6)."""
     k, v = heads(block, z, "kv")
     attended = softmax_g @ concat_heads(v) + attend(k, k, v)
     return block.attn.out_proj(attended / 2)
 
 
-HEADS = {
+HEADS: dict[str, Callable[..., Tensor]] = {
     "vanilla": vanilla,
     "maskclip": maskclip,
     "clearclip": clearclip,
