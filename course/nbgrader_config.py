@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import nbformat
 from nbgrader.preprocessors import (
     CheckCellMetadata,
     ClearOutput,
@@ -20,7 +21,8 @@ from nbgrader.preprocessors import (
 )
 
 c = get_config()  # noqa: F821  (nbgrader gives it)
-c.CourseDirectory.root = str(Path(__file__).resolve().parent)
+ROOT = Path(__file__).resolve().parent
+c.CourseDirectory.root = str(ROOT)
 c.CourseDirectory.course_id = "piaa"
 
 
@@ -40,19 +42,33 @@ class Blank(ClearSolutions):
 
 
 class OneOfEach(NbGraderPreprocessor):
-    """Keep the last of cells with one grade_id, and drop what nbgrader says of unknown cells.
+    """Make the cells that nbgrader knows those of the hand-out: each there, and once.
 
-    A student who copies a cell copies its id, and that would make the notebook ungradable.
+    A student who copies a cell copies its id, which makes a notebook ungradable: the last keeps
+    it. So does a deleted exercise, or one of an older hand-out: missing cells come back as blanks.
     """
 
     def preprocess(self, nb, resources):
-        seen = {None}
+        about = resources["nbgrader"]
+        path = ROOT / "release" / about["assignment"] / f"{about['notebook']}.ipynb"
+        release = nbformat.read(path, 4)
+        wanted = {name_of(cell): cell for cell in release.cells if name_of(cell)}
+        missing = set(wanted)
         for cell in reversed(nb.cells):
-            grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-            if grade_id in seen:
+            if name_of(cell) not in missing:
                 cell.metadata.pop("nbgrader", None)
-            seen.add(grade_id)
+            missing.discard(name_of(cell))
+        place = 0
+        for name, cell in wanted.items():
+            if name in missing:
+                nb.cells.insert(place, cell)
+            place = [name_of(c) for c in nb.cells].index(name) + 1
         return nb, resources
+
+
+def name_of(cell):
+    """nbgrader's name of a cell, or None."""
+    return cell.metadata.get("nbgrader", {}).get("grade_id")
 
 
 c.ClearSolutions.begin_solution_delimeter = "# solution"
@@ -72,15 +88,14 @@ c.Autograde.sanitize_preprocessors = [
     OneOfEach,
     OverwriteKernelspec,
     OverwriteCells,
-    OneOfEach,  # what OverwriteCells did not know
     CheckCellMetadata,
 ]
-c.OverwriteCells.add_missing_cells = True
 c.Execute.timeout = 300  # seconds a cell
 # A warning is no error: nbgrader gives 0 for any word on stderr in a check, so all are taken away.
 c.IgnorePattern.enabled = True
 c.IgnorePattern.pattern = r"\s|\S"
 
-if os.environ.get("PIAA_FENCE"):  # Linux: no network, the disk read-only (kernels/graded)
+if os.environ.get("PIAA_FENCE"):  # kernels/graded/graded.sh, for Linux
     c.Execute.kernel_name = "graded"
-    c.KernelManager.transport = "ipc"
+    c.KernelManager.transport = "ipc"  # files, since the kernel has no network
+    c.KernelManager.ip = f"{ROOT}/sockets/kernel"
