@@ -1,0 +1,210 @@
+"""MS COCO 2014: images, 80 classes and masks from the official instances files."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from piaa_utils.files import printable
+from piaa_utils.vocabulary import check_class_names
+from piaa_utils.worlds.class_lists import COCO_CLASSES
+from piaa_utils.worlds.masks import BACKGROUND, VOID
+from piaa_utils.worlds.world import Pictures
+
+
+class Instances(NamedTuple):
+    """An instances file: categories' and images' ids -> names and entries, objects by image."""
+
+    categories: dict[int, str]
+    images: dict[int, dict[str, Any]]
+    objects: dict[int, list[dict[str, Any]]]
+
+
+class COCO(Pictures):
+    """COCO 2014 as a multi-label world.
+
+    ::
+
+        root/train2014/COCO_train2014_000000000009.jpg ...     or root/images/train2014/
+        root/val2014/COCO_val2014_000000000042.jpg ...         or root/images/val2014/
+        root/annotations/instances_train2014.json
+        root/annotations/instances_val2014.json
+
+    A class is present if the image has any annotation of it, also one of a crowd; two categories
+    of one name are one class. Masks need pycocotools, ``pip install pycocotools``.
+
+    Parameters
+    ----------
+    root : the folder above.
+    split : "train2014" or "val2014".
+    class_names : the columns of ``labels``; the other categories are ignored.
+    keep_unlabelled : keep images without any of the classes. The paper's protocol leaves them
+        out: 82,081 of 82,783 and 40,137 of 40,504 images stay.
+    allow_missing : warn of missing images and go on without them.
+
+    Attributes
+    ----------
+    unlabelled : names of the images left out for having no label.
+    ids, paths, labels, ... : see :class:`World`; ids are file names without their suffix (with it
+        where two would be the same).
+
+    Raises
+    ------
+    FileNotFoundError
+        The instances file or images are missing.
+    ValueError
+        The instances file is damaged or of another kind, or does not know a class.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str,
+        class_names: Sequence[str] = COCO_CLASSES,
+        keep_unlabelled: bool = False,
+        allow_missing: bool = False,
+    ):
+        root, class_names = Path(root), check_class_names(class_names)
+        layout = (
+            f"COCO's layout is {split}/ with the images and annotations/instances_{split}.json, "
+            f"both in {printable(root)}."
+        )
+        self.file = file = root / "annotations" / f"instances_{split}.json"
+        if not file.is_file():
+            raise FileNotFoundError(f"There is no file {printable(file)}. {layout}")
+        folder = next((f for f in (root / split, root / "images" / split) if f.is_dir()), None)
+        if folder is None:
+            raise FileNotFoundError(f"There is no folder {printable(root / split)}. {layout}")
+        self._instances = _read(file, file.stat().st_mtime_ns)
+        self._column = _columns(self._instances.categories, class_names, file)
+
+        labels = np.zeros((len(self._instances.images), len(class_names)), dtype=np.int8)
+        for row, number in enumerate(self._instances.images):
+            labels[row, [column for _, column in self._wanted(number)]] = 1
+        keep = labels.any(axis=1) | keep_unlabelled
+        names = [image["file_name"] for image in self._instances.images.values()]
+        self.unlabelled = [Path(names[row]).stem for row in np.flatnonzero(~keep)]
+        names = [names[row] for row in np.flatnonzero(keep)]
+        if not names:
+            raise ValueError(
+                f"{printable(file)} has no image with a label of the classes asked for."
+            )
+        there = {entry.name for entry in os.scandir(folder)}
+        paths = [folder / name if name in there else None for name in names]
+        mend = f"Looked in {printable(folder)}. {layout}"
+        stems = [Path(name).stem for name in names]
+        ids = stems if len(set(stems)) == len(names) else names
+        super().__init__(root, class_names, ids, paths, labels[keep], mend, allow_missing)
+        self._number = {image["file_name"]: i for i, image in self._instances.images.items()}
+
+    def _wanted(self, number: int) -> list[tuple[dict[str, Any], int]]:
+        """(object, column) of an image's objects of the classes asked for."""
+        objects = self._instances.objects.get(number, [])
+        columns = ((item, self._column.get(item["category_id"])) for item in objects)
+        return [(item, column) for item, column in columns if column is not None]
+
+    def mask(self, index: int) -> np.ndarray:
+        """The class mask of a picture, see :class:`World`.
+
+        Where objects overlap the smaller one is on top. An object that has only a box makes it
+        ``VOID`` where nothing else is, with a warning.
+        """
+        number = self._number[self.paths[index].name]
+        image = self._instances.images[number]
+        width, height = image.get("width"), image.get("height")
+        if not width or not height:
+            width, height = self[index].size
+        mask = np.full((height, width), BACKGROUND, dtype=np.int16)
+        shapes = []
+        for item, column in self._wanted(number):
+            if (shape := self._shape(item, height, width)) is not None:
+                shapes.append((shape, column))
+                continue
+            x, y, w, h = item.get("bbox") or (0, 0, width, height)
+            mask[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = VOID
+            warnings.warn(
+                f"{printable(self.file)}: the annotation {item['id']} has no outline; what lies "
+                "in its box counts as unknown.",
+                stacklevel=2,
+            )
+        for where, column in sorted(shapes, key=lambda pair: -pair[0].sum()):
+            mask[where] = column
+        return mask
+
+    masks = mask  # its former name
+
+    def _shape(self, item: dict[str, Any], height: int, width: int) -> np.ndarray | None:
+        """bool [height, width] of an object; None where it has no outline."""
+        try:
+            from pycocotools import mask as rle
+        except ImportError:
+            raise ImportError(
+                "COCO's masks are read with pycocotools: pip install pycocotools."
+            ) from None
+        outline = item.get("segmentation")
+        try:
+            if isinstance(outline, list):  # polygons of three points or more
+                outline = [polygon for polygon in outline if len(polygon) >= 6]
+            if not outline:
+                return None
+            if isinstance(outline, list):
+                outline = rle.merge(rle.frPyObjects(outline, height, width))
+            elif isinstance(outline["counts"], list):
+                outline = rle.frPyObjects(outline, height, width)
+            return rle.decode(outline).astype(bool)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"{printable(self.file)}: the outline of the annotation {item['id']} cannot be "
+                f"read ({error!r}); unpack the annotations again."
+            ) from None
+
+
+@lru_cache(maxsize=2)
+def _read(file: Path, _changed: int) -> Instances:
+    """An instances file; some 20 seconds for COCO's, so it is kept."""
+    try:
+        content = json.loads(file.read_bytes())
+        images = {int(i): im for i, im in _by_id(content["images"], "images").items()}
+        names = {i: str(c["name"]) for i, c in _by_id(content["categories"], "categories").items()}
+        _by_id(content["annotations"], "annotations")
+        objects = defaultdict(list)
+        for item in content["annotations"]:
+            if item["category_id"] not in names or item["image_id"] not in images:
+                raise ValueError(f"the annotation {item['id']} is of no image or category there")
+            objects[item["image_id"]].append(item)
+        files = [image["file_name"] + "" for image in images.values()]
+        if not images or not names or len(set(files)) < len(files):
+            raise ValueError("there are no images or categories, or two images of one file_name")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{printable(file)} cannot be read as COCO instances ({error!r}); take "
+            "instances_train2014.json or instances_val2014.json, or unpack them again."
+        ) from None
+    return Instances(names, images, objects)
+
+
+def _by_id(entries: list[dict[str, Any]], what: str) -> dict[int, dict[str, Any]]:
+    """{id: entry} in the order of the ids, which are different whole numbers."""
+    out = {entry["id"]: entry for entry in sorted(entries, key=lambda entry: entry["id"])}
+    if len(out) < len(entries) or not all(type(i) is int for i in out):
+        raise ValueError(f"the ids of the {what} are no different whole numbers")
+    return out
+
+
+def _columns(names: dict[int, str], class_names: Sequence[str], file: Path) -> dict[int, int]:
+    """{category id: column} of the classes asked for."""
+    check_class_names(sorted(set(names.values())), printable(file))
+    if unknown := [name for name in class_names if name not in names.values()]:
+        raise ValueError(
+            f"The class {unknown[0]!r} is none of the {len(set(names.values()))} categories of "
+            f"{printable(file)}."
+        )
+    return {i: class_names.index(name) for i, name in names.items() if name in class_names}

@@ -1,0 +1,173 @@
+"""NUS-WIDE: 81 concepts, from the official ground truth or from the single files in use."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from piaa_utils.files import printable, some
+from piaa_utils.images import SUFFIXES, image_files
+from piaa_utils.vocabulary import check_class_names
+from piaa_utils.worlds.class_lists import NUS_CLASSES
+from piaa_utils.worlds.folder import one_spelling, read_table
+from piaa_utils.worlds.world import Pictures, read_lines, refuse_twice
+
+SINGLE_FILES = ("nus_wide_{}.csv", "nus_wid_data.csv", "nus_wide_data.csv", "{}.csv", "{}.txt")
+
+
+class NUSWide(Pictures):
+    """NUS-WIDE as a multi-label world.
+
+    ::
+
+        root/Groundtruth/TrainTestLabels/Labels_airport_Train.txt ...   one 0 or 1 a line
+        root/ImageList/TrainImagelist.txt, TestImagelist.txt            one image a line
+        root/Flickr/actor/0001_2124494179.jpg ...                       or any other folder in root
+
+    or, in place of the first two, one of the files ``nus_wide_train.csv`` (``nus_wide_test.csv``),
+    ``nus_wid_data.csv``, ``train.csv``, ``train.txt``. A CSV file has a column with the images and
+    81 columns of 0 and 1, or a column ``label`` with names; a column ``split_name`` chooses the
+    rows, "val" meaning "test" where there is no "test". A text file has, on each line, an image and
+    the numbers of its concepts from 0 (or 81 times 0 or 1). The official files go first.
+
+    An image is found by its file name, wherever in `images` it lies; a flat folder or one that
+    names images by their Flickr number alone will do. Much of NUS-WIDE is gone from the web:
+    missing images are left out, counted and named in a warning.
+
+    Parameters
+    ----------
+    root : the folder above.
+    split : "train" or "test".
+    class_names : the columns of ``labels``; the other concepts are ignored.
+    labels : the label file, if it is none of those above.
+    images : the folder to search for images; by default `root`.
+    keep_unlabelled : keep images without a concept, as the paper does in its test split.
+
+    Attributes
+    ----------
+    missing : names of the images that are not there.
+    unlabelled : names of the images left out for having no concept.
+    ids, paths, labels, ... : see :class:`World`; ids are the names in the files, with ``/``, in
+        their order.
+
+    Raises
+    ------
+    FileNotFoundError
+        The label files are missing, or not one image is there.
+    ValueError
+        A label file does not fit the image list or cannot be understood, or two images in
+        different folders may be meant by one name; the message names the file and line.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str,
+        class_names: Sequence[str] = NUS_CLASSES,
+        labels: str | os.PathLike[str] | None = None,
+        images: str | os.PathLike[str] | None = None,
+        keep_unlabelled: bool = True,
+    ):
+        if split not in ("train", "test"):
+            raise ValueError(f"NUS-WIDE has the splits train and test, not {split!r}.")
+        if unknown := [c for c in check_class_names(class_names) if c not in NUS_CLASSES]:
+            raise ValueError(f"The class {unknown[0]!r} is none of the 81 concepts of NUS-WIDE.")
+        root = Path(root)
+        images = root if images is None else Path(images)
+        names, matrix = _read(root, split, None if labels is None else Path(labels))
+        matrix = matrix[:, [NUS_CLASSES.index(name) for name in class_names]]
+        keep = matrix.any(axis=1) | keep_unlabelled
+        self.unlabelled = [names[row] for row in np.flatnonzero(~keep)]
+        names = [names[row] for row in np.flatnonzero(keep)]
+        index: dict[str, list[str]] = {}
+        for path in image_files(images):
+            index.setdefault(path.name, []).append(path.as_posix())
+        paths = [_find(index, name) for name in names]
+        mend = f"Looked in {printable(images)} and its sub-folders."
+        super().__init__(root, class_names, names, paths, matrix[keep], mend)
+
+
+def _read(root: Path, split: str, file: Path | None) -> tuple[list[str], np.ndarray]:
+    """Names of the images, with ``/``, and int8 [n, 81]."""
+    if file is None and (root / "Groundtruth" / "TrainTestLabels").is_dir():
+        return _read_official(root, split)
+    if file is None:
+        names = [name.format(split) for name in SINGLE_FILES]
+        file = next((root / name for name in names if (root / name).is_file()), None)
+        if file is None:
+            raise FileNotFoundError(
+                f"There are no labels of NUS-WIDE in {printable(root)}: looked for "
+                f"Groundtruth/TrainTestLabels/ with ImageList/, and for {', '.join(names)}."
+            )
+    if file.suffix.lower() != ".csv":
+        return _read_text(file)
+    table = read_table(file, NUS_CLASSES)
+    try:
+        rows = table.rows(split)
+    except ValueError as error:
+        raise ValueError(f"{printable(file)} has {error}") from None
+    return [table.files[row] for row in rows], table.labels[rows]
+
+
+def _read_official(root: Path, split: str) -> tuple[list[str], np.ndarray]:
+    image_list = root / "ImageList" / f"{split.title()}Imagelist.txt"
+    folder = root / "Groundtruth" / "TrainTestLabels"
+    files = [folder / f"Labels_{concept}_{split.title()}.txt" for concept in NUS_CLASSES]
+    if gone := [file for file in (image_list, *files) if not file.is_file()]:
+        raise FileNotFoundError(
+            f"{len(gone)} label files of NUS-WIDE are not there: {some(gone, 2)}."
+        )
+    names = [(line, one_spelling(name)) for line, name in read_lines(image_list, "images")]
+    refuse_twice(names, image_list)
+    labels = np.zeros((len(names), len(files)), dtype=np.int8)
+    for column, file in enumerate(files):
+        values = [value for _, value in read_lines(file, "flags")]
+        if set(values) - {"0", "1"} or len(values) != len(names):
+            raise ValueError(
+                f"{printable(file)} should hold {len(names)} lines of 0 or 1, as many as "
+                f"{printable(image_list)} has images; it holds {len(values)}: unpack both again."
+            )
+        labels[:, column] = [value == "1" for value in values]
+    return [name for _, name in names], labels
+
+
+def _read_text(file: Path) -> tuple[list[str], np.ndarray]:
+    n_classes = len(NUS_CLASSES)
+    names, rows, seen = [], [], set[int]()
+    wanted = (
+        f"after the image there should be different numbers of concepts from 0 to "
+        f"{n_classes - 1}, or {n_classes} times 0 or 1"
+    )
+    for number, line in read_lines(file, "images and their concepts"):
+        name, *tail = re.split(r"((?:\s+\d+)*)$", line)
+        values, row = [int(v) for v in tail[0].split()], np.zeros(n_classes, dtype=np.int8)
+        if len(values) == n_classes and set(values) <= {0, 1}:
+            row[:] = values
+        elif max(values, default=0) < n_classes and len(set(values)) == len(values):
+            row[values] = 1
+            seen.update(values)
+        else:
+            raise ValueError(f"{printable(file)}, line {number}: {wanted}.")
+        if not name.lower().endswith(SUFFIXES):
+            raise ValueError(f"{printable(file)}, line {number}: {wanted}, not {name!r}.")
+        names.append((number, one_spelling(name)))
+        rows.append(row)
+    if seen and seen <= {0, 1}:
+        raise ValueError(f"{printable(file)}, line 1: {wanted}; 0 and 1 alone may be either.")
+    refuse_twice(names, file)
+    return [name for _, name in names], np.stack(rows)
+
+
+def _find(index: dict[str, list[str]], name: str) -> Path | None:
+    """The image that a name in the lists means, None if it is not there."""
+    base = name.rpartition("/")[2]
+    paths = index.get(base) or index.get(base.rpartition("_")[2], [])
+    if len(paths) > 1:
+        paths = [path for path in paths if path.endswith(f"/{name}")] or paths
+    if len(paths) > 1:
+        raise ValueError(f"Several images may be meant by {name}: {some(paths)}; keep one.")
+    return Path(paths[0]) if paths else None

@@ -1,0 +1,246 @@
+"""PASCAL VOC's layout on disk: the real VOC, the embedded mini world, or a data set of your own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from piaa_utils.files import data_dir, printable
+from piaa_utils.images import decode
+from piaa_utils.vocabulary import check_class_names
+from piaa_utils.worlds.class_lists import VOC_CLASSES
+from piaa_utils.worlds.masks import BACKGROUND, VOID
+from piaa_utils.worlds.world import Pictures, read_lines, refuse_twice
+
+VOC_ALIASES = {
+    "diningtable": "dining table",
+    "pottedplant": "potted plant",
+    "tvmonitor": "tv monitor",
+}
+
+
+class VOCLayout(Pictures):
+    """A world in PASCAL VOC's layout.
+
+    ::
+
+        root/JPEGImages/<id>.jpg
+        root/Annotations/<id>.xml            objects with <name> and <difficult>
+        root/ImageSets/Main/<split>.txt      one <id> a line; what may stand behind it is -1, 0 or 1
+        root/SegmentationClass/<id>.png      optional class masks, palette images
+        root/labels.txt                      optional: all class names of the data set, one a line;
+                                             palette index = 1 + line number (from 0), 0 background
+
+    Annotations and masks are read when they are asked for, so a split to learn from needs none.
+    Without ``labels.txt`` the names and the palette are VOC's. Objects whose name the data set
+    knows but ``class_names`` leaves out are ignored. An object marked "difficult" counts as absent
+    (the paper's protocol); ``difficult`` is for PASCAL's own, which leaves such pairs out.
+
+    Parameters
+    ----------
+    root : the folder above; for the real VOC it is ``VOCdevkit/VOC2007`` (or VOC2012).
+    split : a name in ImageSets/Main: "trainval", "test", ...
+    class_names : the columns of the label arrays, in order.
+    aliases : names in the files -> names in ``class_names``.
+
+    Attributes
+    ----------
+    all_names : every class name of the data set, in the order of the masks' palette.
+    ids, paths, labels, ... : see :class:`World`.
+
+    Raises
+    ------
+    FileNotFoundError
+        A folder or file of the layout is missing; the message shows the layout.
+    ValueError
+        An empty split, an id listed twice, bad class names, an object of unknown name, broken XML
+        or a mask with unknown indices; the message names the file.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str,
+        class_names: Sequence[str] = VOC_CLASSES,
+        aliases: Mapping[str, str] = VOC_ALIASES,
+    ):
+        root, self.aliases = Path(root), dict(aliases)
+        self._layout = (
+            f"VOC's layout is JPEGImages/, Annotations/ and ImageSets/Main/{split}.txt in "
+            f"one folder, here {printable(root)}; for the real VOC give the folder "
+            "VOCdevkit/VOC2007 (or VOC2012)."
+        )
+        lines, folder = self._read_split(root, split), root / "JPEGImages"
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder {printable(folder)}. {self._layout}")
+        there = {entry.name for entry in os.scandir(folder)}
+        ids = _ids(lines, there, root / "ImageSets" / "Main" / f"{split}.txt")
+        paths = [folder / f"{i}.jpg" if f"{i}.jpg" in there else None for i in ids]
+        mend = f"They belong to the split {split!r}. {self._layout}"
+        super().__init__(root, class_names, ids, paths, None, mend, allow_missing=False)
+        self.all_names = self._all_names()
+
+    @cached_property
+    def annotations(self) -> tuple[np.ndarray, np.ndarray]:
+        shape = len(self.ids), len(self.class_names)
+        easy, hard = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        column = {name: c for c, name in enumerate(self.class_names)}
+        for row, image_id in enumerate(self.ids):
+            for name, difficult in self.objects(image_id):
+                if name in column:
+                    (hard if difficult else easy)[row, column[name]] = True
+        return easy.astype(np.int8), hard & ~easy
+
+    def objects(self, image_id: str) -> list[tuple[str, bool]]:
+        """(class name, marked difficult) of every object in an image's annotation."""
+        path = self.root / "Annotations" / f"{image_id}.xml"
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no annotation {printable(path)}. {self._layout}")
+        objects = []
+        for item in _parse(path).findall("object"):
+            name = (item.findtext("name") or "").strip()
+            name = self.aliases.get(name, name)
+            if name not in self.all_names and name not in self.class_names:
+                raise ValueError(
+                    f"{printable(path)} has an object named {name!r}, which is no class of this "
+                    "data set; add the name to class_names, to aliases or to labels.txt."
+                )
+            objects.append((name, (item.findtext("difficult") or "0").strip() == "1"))
+        return objects
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """The class mask of a picture, see :class:`World`; ``VOID`` is PASCAL's unlabelled border.
+
+        Raises
+        ------
+        UnreadableImage
+            The file is damaged.
+        ValueError
+            It is no palette image, or holds an index beyond the data set's classes.
+        """
+        path = self.root / "SegmentationClass" / f"{self.ids[index]}.png"
+        if not path.exists():
+            return None
+        mode, indices = decode(path, lambda image: (image.mode, np.array(image)))
+        if mode not in ("P", "L"):
+            raise ValueError(
+                f"{printable(path)} must be a palette image of class indices, but is {mode}."
+            )
+        unknown = indices[(indices > len(self.all_names)) & (indices < 255)]
+        if unknown.size:
+            raise ValueError(
+                f"{printable(path)} holds palette index {unknown[0]}, but the data set has only "
+                f"{len(self.all_names)} classes; check {printable(self.root / 'labels.txt')}."
+            )
+        return self._palette[indices]
+
+    @cached_property
+    def _palette(self) -> np.ndarray:
+        """Class index of every palette index."""
+        palette = np.full(256, BACKGROUND, dtype=np.int16)
+        for position, name in enumerate(self.all_names, start=1):
+            if name in self.class_names:
+                palette[position] = self.class_names.index(name)
+        palette[255] = VOID
+        return palette
+
+    def _read_split(self, root: Path, split: str) -> list[tuple[int, str]]:
+        path = root / "ImageSets" / "Main" / f"{split}.txt"
+        if not path.is_file():
+            there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:20])
+            splits = f" Splits there: {printable(there)}." if there else ""
+            raise FileNotFoundError(
+                f"There is no image set {printable(path)}.{splits} {self._layout}"
+            )
+        return read_lines(path, "image ids")
+
+    def _all_names(self) -> tuple[str, ...]:
+        path = self.root / "labels.txt"
+        if not path.exists():
+            return VOC_CLASSES
+        names = read_names(path)
+        if len(names) > 254:
+            raise ValueError(f"{path} lists {len(names)} classes; a mask's palette holds 254.")
+        unknown = [name for name in self.class_names if name not in names]
+        if unknown:
+            raise ValueError(
+                f"The class {unknown[0]!r} does not occur in this data set; "
+                f"its {len(names)} classes are listed in {printable(path)}."
+            )
+        return names
+
+
+def mini_scenes(split: str, class_names: Sequence[str] = VOC_CLASSES) -> VOCLayout:
+    """A split of the embedded mini world, whose masks know every pixel's owner.
+
+    Parameters
+    ----------
+    split : "learn" (to learn from, without labels), "val" (to choose settings on) or "test"; each
+        also with "_unseen" behind it, drawn in an art style that the mini-CLIP never saw.
+    class_names : ``VOC_CLASSES`` (20) or ``mini_long_classes()`` (71).
+
+    Examples
+    --------
+    >>> world = mini_scenes("val")
+    >>> world[0].size, world.labels.shape[1], world.mask(0).shape
+    ((224, 224), 20, (224, 224))
+    """
+    world = VOCLayout(data_dir() / "mini_scenes", split, class_names)
+    world.name = "mini"
+    return world
+
+
+def mini_long_classes() -> tuple[str, ...]:
+    """The mini world's second, COCO-like class list: VOC's 20 and 51 more.
+
+    Examples
+    --------
+    >>> names = mini_long_classes()
+    >>> len(names), names[:20] == VOC_CLASSES, names[20:23]
+    (71, True, ('truck', 'traffic light', 'taxi'))
+    """
+    names = read_names(data_dir() / "mini_scenes" / "labels.txt")
+    return tuple(name for name in names if name != "other")  # objects of no listed class
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """The class names in a file, one a line."""
+    names = [name for _, name in read_lines(path, "class names")]
+    return check_class_names(names, printable(path))
+
+
+def _ids(lines: list[tuple[int, str]], there: set[str], path: Path) -> list[str]:
+    """The ids of a split file, without the -1, 0 or 1 that VOC's lists of one class have."""
+    ids = []
+    for number, line in lines:
+        bare = re.sub(r"\s+(-1|0|1)$", "", line)
+        if bare != line and {f"{line}.jpg", f"{bare}.jpg"} <= there:
+            raise ValueError(
+                f"{printable(path)}, line {number}: this may mean {bare}.jpg or {line}.jpg, for "
+                "both are there; rename one."
+            )
+        ids.append((number, line if f"{line}.jpg" in there else bare))
+    refuse_twice(ids, path)
+    return [name for _, name in ids]
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    """The root of an XML file, in any encoding that Python knows."""
+    data = path.read_bytes()
+    try:
+        try:
+            return ElementTree.fromstring(data)
+        except (ValueError, LookupError):  # the parser knows but a few encodings
+            declared = re.match(rb"<\?xml[^>]*encoding=['\"]([\w.:-]+)", data)
+            return ElementTree.fromstring(data.decode(declared[1].decode() if declared else ""))
+    except (ValueError, LookupError, ElementTree.ParseError) as error:
+        raise ValueError(
+            f"{printable(path)} is no well-formed XML ({error}); unpack the data set again, or "
+            "save the file in UTF-8, with encoding='utf-8' in its first line."
+        ) from None
