@@ -4,8 +4,7 @@
     s_patch = softmax_c(m e)                   s_cls = softmax_c(s cos(CLS, t))
     score = 0.9 s_patch + 0.1 s_cls
 
-s, m and T are a model's :class:`piaa_utils.settings.Scales`; the defaults are the paper's for VOC.
-Below them, for comparison, the simpler ways to pool patches.
+s, m and T are a model's own; the defaults are the paper's for VOC. Below: simpler ways to pool.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ POOLINGS = ("mean", "max", "topk", "lse")
 def posterior(logits: Tensor, T: float = 500.0) -> Tensor:
     """Class probabilities of each patch, g = softmax_c(logits / T) (PIAA, PAA).
 
-    [..., N, C] decision values x.W + b to [..., N, C]; each patch sums to 1. The larger T, the
-    flatter.
+    [..., N, C] decision values x.W + b to [..., N, C], flatter for a larger T.
 
     Examples
     --------
@@ -60,7 +58,7 @@ def patch_scores(e: Tensor, m: float = 200.0) -> Tensor:
 def cls_scores(cls: Tensor, text: Tensor, s: float = 80.0) -> Tensor:
     """s_cls = softmax_c(s cos(CLS, t)), CLIP's own answer (PIAA, PAA).
 
-    [..., D] unit [CLS] features and [C, D] unit text features to [..., C] scores that sum to 1.
+    Unit features [..., D] and text [C, D] to [..., C] scores that sum to 1.
 
     Examples
     --------
@@ -83,15 +81,12 @@ def paa(
     Parameters
     ----------
     logits : [B, N, C] decision values of the patches, x.W + b.
-    cls : [B, D] unit [CLS] features.
-    text : [C, D] unit text features.
+    cls : [B, D] and text : [C, D], unit features.
     scales : s, m and T; see :data:`piaa_utils.settings.PAPER`.
     cls_weight : share of [CLS] in the score, 0 to 1; 0.1 in the paper. 1 is [CLS] alone.
     second_softmax : False leaves s_patch at the evidence e itself, for comparison.
 
-    Returns
-    -------
-    [B, C] scores from 0 to 1; they sum to 1 with the second softmax.
+    Returns [B, C] scores from 0 to 1; they sum to 1 with the second softmax.
 
     Examples
     --------

@@ -6,7 +6,7 @@ With W and b from the GDA of ``piaa_utils.gda``:
     Stage II    q_ic = softmax_c(T (x_i.W + b)) on the bank, y_i = argmax; keep the trustworthy rows
     Stage III   GDA again, on the rows kept, each weighed by its q
 
-Stage I alone is the default. Stages II and III are the paper's, as its authors released them.
+Stage I alone is the default; II and III are as the paper's authors released them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ class Purified(NamedTuple):
 class Learned(NamedTuple):
     """W [D, C] and b [C], float32: the decision values of patches x [..., D] are x @ W + b.
 
-    report : what happened, ready for JSON. ``selected``: patches of each class in the bank;
-    ``images``: how many images they come from; ``text_fallback``: classes (by number) without a
-    patch in the last stage; after Stage II also ``predicted`` and ``kept`` patches of each class,
-    and ``kept_nothing``: True where it kept no patch at all.
+    report : ready for JSON. ``selected``: patches of each class in the bank; ``images``: how many
+    images they are from; ``text_fallback``: classes (by number) without a patch in the last stage;
+    after Stage II ``predicted`` and ``kept`` patches of each class, and if it ``kept_nothing``.
     """
 
     W: Tensor
@@ -50,8 +49,7 @@ class Recipe(NamedTuple):
     """How the classifier is learned: its bank, and what happens to it (PIAA, PVCL).
 
     k : patches kept for a class.
-    purify : None ends after Stage I. "released": Stages II and III as in the authors' code, see
-        :func:`purify_released`.
+    purify : None ends after Stage I. "released": Stages II and III as in the authors' code.
     purify_temperature : T of Stage II, see :data:`piaa_utils.settings.PURIFY_TEMPERATURE`.
 
     Examples
@@ -79,11 +77,10 @@ class Recipe(NamedTuple):
         """The visual classifier of a bank of patches (PIAA, PVCL Stages I to III).
 
         text : [C, D] unit text features: the mean of a class for which a stage has no patch.
-        names : C names for the warnings; None numbers the classes.
+        names : C names for the warning that lists such classes; None numbers them.
 
-        An empty bank or another `purify` is a ValueError. A warning names the classes without a
-        patch; another says if Stage II keeps nothing at all (the authors' code crashes there; here
-        the classifier that was to be purified stays).
+        An empty bank or another `purify` is a ValueError. Where Stage II keeps nothing at all a
+        warning says so (the authors' code crashes there; here Stage I's classifier stays).
         """
         if self.purify not in (None, "released"):
             raise ValueError(f'purify must be None or "released": got {self.purify!r}.')
@@ -108,11 +105,9 @@ class Recipe(NamedTuple):
             report["predicted"], report["kept"] = predicted.tolist(), kept.counts.tolist()
             report["kept_nothing"] = len(kept.rows) == 0
             if report["kept_nothing"]:
-                warnings.warn(
-                    f"Stage II (released, T={self.purify_temperature:g}) kept no patch of any "
-                    f"class: the classifier of Stage I stays as it is.",
-                    stacklevel=2,
-                )
+                T = f"T={self.purify_temperature:g}"
+                message = f"Stage II (released, {T}) kept no patch of any class: Stage I stays."
+                warnings.warn(message, stacklevel=2)
             else:
                 report["text_fallback"] = _without_rows(kept.counts, names, "Stage II kept")
                 gda = fit_gda(x[kept.rows], kept.labels, kept.weights, text)
@@ -140,10 +135,7 @@ def purify_released(logits: Tensor, temperature: float = PURIFY_TEMPERATURE["voc
     standard deviation of that class are kept. Seldom a filter: where T saturates q at exactly 1 a
     class keeps all of its rows or none; and never a lone row.
 
-    Parameters
-    ----------
-    logits : [n, C] decision values x.W + b of the bank.
-    temperature : T; in the authors' code 100 for VOC, 0.01 for COCO, 500 for NUS-WIDE.
+    logits : [n, C] decision values x.W + b of the bank.    temperature : T.
 
     Examples
     --------
@@ -174,7 +166,6 @@ def _without_rows(counts: Tensor, names: Sequence[str], what: str) -> list[int]:
     empty = (counts == 0).nonzero().squeeze(1).tolist()
     if empty:
         listed = ", ".join(names[c] for c in empty)
-        warnings.warn(
-            f"{what} no patch for {listed}: the text feature stands in for the mean.", stacklevel=3
-        )
+        message = f"{what} no patch for {listed}: the text feature stands in for the mean."
+        warnings.warn(message, stacklevel=3)
     return empty

@@ -4,17 +4,21 @@ With a weight w_i for each row (in the paper its class probability p_ic), priors
 
     mu_c = sum_i w_i x_i / sum_i w_i      over the rows of class c
     Sigma = unbiased covariance of the n rows, each minus its class mean
-    Omega = D ((n - 1) Sigma + tr(Sigma) I)^-1          (Kubokawa and Srivastava)
+    Omega = D ((n - 1) Sigma + tr(Sigma) I)^-1          (Kubokawa, Srivastava 2008)
     decision function   x.W + b,    W = Omega mu^T,    b_c = log(prior_c) - mu_c^T Omega mu_c / 2
+
+predict counts from the rows' centre, which takes the same from every class: far from 0, rounding
+would drown what tells the classes apart.
 """
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
@@ -24,39 +28,27 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
     """A scikit-learn classifier: one Gaussian for each class, one covariance for all.
 
-    The classifier of PIAA's patch-based visual classifier learning (PVCL), of use on its own for
-    any features. Everything is computed in float64 on the CPU.
+    Of use on its own for any features. Everything is computed in float64 on the CPU.
 
     Parameters
     ----------
     prototypes : [C, D] array, or None
         The class-prototype fallback. With it the classes are 0..C-1, and a class without rows takes
         its prototype as its mean and adds no rows to the covariance. PIAA gives the text features.
-    priors : [C] probabilities, or None
-        Prior of each class, in the order of ``classes_``. None: all alike, as in the paper.
+    priors : [C] probabilities, in the order of ``classes_``; None: all alike, as in the paper.
     shrinkage : "kubokawa", None, or a number from 0 to 1
-        "kubokawa": the paper's ridge-type estimate of the precision,
-        D ((n - 1) Sigma + tr(Sigma) I)^-1, positive definite even where n < D. Up to a factor
-        it is the number s = D / (n - 1 + D) of the next line.
+        "kubokawa": the paper's precision, see above; positive definite even where n < D. Up to a
+        factor it is the number s = D / (n - 1 + D) of the next line.
         A number s: the inverse of (1 - s) Sigma + s tr(Sigma)/D I, and None: the inverse of Sigma,
         both with divisor n, as in scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr")``.
     weigh_covariance : bool
-        True: ``sample_weight`` counts rows everywhere, as in all of scikit-learn: a weight of 2 is
-        the row given twice. False: weights enter the class means only, and each row counts once in
-        the covariance; so the paper uses its class-membership weights p_ic.
+        True: ``sample_weight`` counts rows, as in all of scikit-learn: a weight of 2 is the row
+        given twice. False: weights enter the class means only, as the paper's p_ic do.
 
     Attributes
     ----------
-    classes_ : [C] labels.
-    means_ : [C, D] class means mu.
-    precision_ : [D, D] precision Omega.
-    coef_ : [C, D] weights, W transposed. A row for each class, for two classes as well.
-    intercept_ : [C] b.
-
-    References
-    ----------
-    Kubokawa and Srivastava (2008), Estimation of the precision matrix of a singular Wishart
-    distribution and its application in high-dimensional data, Journal of Multivariate Analysis 99.
+    classes_ : [C] labels.    means_ : [C, D] class means mu.    precision_ : [D, D] Omega.
+    coef_ : [C, D], W transposed. A row for each class, for two as well.    intercept_ : [C] b.
 
     Examples
     --------
@@ -77,8 +69,7 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         shrinkage: str | float | None = "kubokawa",
         weigh_covariance: bool = True,
     ) -> None:
-        self.prototypes = prototypes
-        self.priors = priors
+        self.prototypes, self.priors = prototypes, priors
         self.shrinkage = shrinkage
         self.weigh_covariance = weigh_covariance
 
@@ -91,62 +82,57 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         ----------
         X : [n, D] finite features.
         y : [n] labels; with prototypes, integers from 0 to C-1.
-        sample_weight : [n] weights, 0 or more; None is 1 each. A row of weight 0 is left out. For
-            the paper's class-membership weights give p_ic, c being the row's own label, and
-            ``weigh_covariance=False``.
+        sample_weight : [n] weights, 0 or more; None is 1 each. A row of weight 0 is left out. The
+            paper's are p_ic, c being the row's own label, with ``weigh_covariance=False``.
 
-        Raises
-        ------
-        ValueError
-            On NaN or infinite features, weights, priors or labels that do not fit, or a covariance
-            that cannot be inverted (``shrinkage`` None or 0 and too few rows).
+        What does not fit, and a covariance that cannot be inverted (``shrinkage`` None or 0 and too
+        few rows), are a ValueError.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        weights = _check_weights(sample_weight, len(X))
-        if not weights.all():
-            X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-
-        self.classes_, labels, means = self._classes(X, y)
-        priors = self._log_priors(len(self.classes_))
-
-        centred = X.astype(np.float64)  # the rows, from here on minus their class mean
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(labels)
+        weights = _check_weights(sample_weight, len(rows))
+        used = weights > 0
+        rows, weights = rows[used], weights[used]
+        self.classes_, labels, means = self._classes(rows, labels[used])
+        log_priors = self._log_priors(len(means))
+        self.centre_ = rows.mean(axis=0)
+        Z = rows - self.centre_
         for c in np.unique(labels):
-            rows = labels == c
-            means[c] = weights[rows] @ centred[rows] / weights[rows].sum()
-        centred -= means[labels]
-        row_weights = weights if self.weigh_covariance else np.ones(len(X))
-        n, total = row_weights.sum(), row_weights @ centred
-        if self.weigh_covariance:
-            centred *= np.sqrt(weights)[:, None]
-        # About their own mean: (n - 1) Sigma.
-        scatter = centred.T @ centred - np.outer(total, total) / n
-        factor = cho_factor(self._inverse_precision(n, scatter, max(X.max(), -X.min())))
+            of_c = labels == c
+            means[c] = self.centre_ + weights[of_c] @ Z[of_c] / weights[of_c].sum()
+        centred = means - self.centre_
+        Z -= centred[labels]
+        counts = weights if self.weigh_covariance else np.ones(len(Z))
+        n, total = counts.sum(), counts @ Z
+        scatter = (counts[:, None] * Z).T @ Z - np.outer(total, total) / n  # (n - 1) Sigma
+        factor = cho_factor(self._inverse_precision(n, scatter, np.abs(rows).max()))
 
         self.means_ = means
-        self.precision_ = cho_solve(factor, np.eye(X.shape[1]))
-        self.coef_ = cho_solve(factor, means.T).T
-        self.intercept_ = priors - 0.5 * np.einsum("cd,cd->c", means, self.coef_)
+        self.precision_ = cho_solve(factor, np.eye(len(scatter)))
+        self.coef_, self.intercept_ = _linear(factor, means, log_priors)
+        self._centred = _linear(factor, centred, log_priors)
         return self
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """x.W + b: [n, C]; for two classes [n], second minus first, as all of scikit-learn."""
-        logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+        about_centre = self._logits(X)
+        if len(self.classes_) == 2:
+            return np.diff(about_centre)[:, 0]
+        return np.asarray(X, dtype=np.float64) @ self.coef_.T + self.intercept_
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """[n, C] posterior probabilities, softmax_c(x.W + b)."""
+        """[n, C] posterior, softmax_c(x.W + b)."""
         return softmax(self._logits(X), axis=1)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """[n] the class of the largest decision value."""
-        best = self._logits(X).argmax(axis=1)
-        return self.classes_[best]
+        return self.classes_[self._logits(X).argmax(axis=1)]
 
     def _logits(self, X: ArrayLike) -> np.ndarray:
+        """x.W + b about the centre: less, at each x, what all classes share."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return X @ self.coef_.T + self.intercept_
+        W, b = self._centred
+        return (validate_data(self, X, dtype=np.float64, reset=False) - self.centre_) @ W.T + b
 
     def _classes(self, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The classes, each row's position among them, and the means to start from."""
@@ -154,82 +140,51 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
             classes, labels = np.unique(y, return_inverse=True)
             return classes, labels, np.zeros((len(classes), X.shape[1]))
         means = np.array(self.prototypes, dtype=np.float64)
-        if means.ndim != 2 or means.shape[1] != X.shape[1] or not np.isfinite(means).all():
-            raise ValueError(
-                f"prototypes must be a finite [C, {X.shape[1]}] array, as wide as X: "
-                f"got shape {means.shape}."
-            )
+        if means.shape[1:] != X.shape[1:] or not np.isfinite(means).all():
+            raise ValueError(f"prototypes must be finite, [C, {X.shape[1]}]: got {means.shape}.")
         classes = np.arange(len(means))
-        if not np.isin(y, classes).all():
-            raise ValueError(
-                f"With prototypes the labels are the integers 0 to {len(means) - 1}: "
-                f"got {np.setdiff1d(y, classes)[:5].tolist()}."
-            )
+        wrong = np.setdiff1d(y, classes).tolist()
+        if wrong:
+            raise ValueError(f"With prototypes labels are 0 to {len(means) - 1}: got {wrong[:5]}.")
         return classes, y.astype(np.int64), means
 
     def _log_priors(self, n_classes: int) -> np.ndarray:
-        if self.priors is None:
-            return np.full(n_classes, np.log(1 / n_classes))
-        priors = np.asarray(self.priors, dtype=np.float64)
+        given = np.full(n_classes, 1 / n_classes) if self.priors is None else self.priors
+        priors = np.asarray(given, dtype=np.float64)
         if priors.shape != (n_classes,) or not (priors > 0).all() or abs(priors.sum() - 1) > 1e-6:
-            raise ValueError(
-                f"priors must be {n_classes} positive numbers that sum to 1: got {priors}."
-            )
+            raise ValueError(f"priors must be {n_classes} positive numbers that sum to 1.")
         return np.log(priors)
 
-    def _inverse_precision(self, n: float, scatter: np.ndarray, scale: float) -> np.ndarray:
+    def _inverse_precision(self, n: float, scatter: np.ndarray, largest: float) -> np.ndarray:
         """The positive definite matrix of which Omega is the inverse."""
-        width = len(scatter)
-        identity = np.eye(width)
-        if np.trace(scatter) <= n * width * (8 * np.finfo(float).eps * scale) ** 2:
-            warnings.warn(
-                "No class has two different rows, so there is no covariance to learn: the identity "
-                "stands in for the precision (nearest class mean).",
-                stacklevel=3,
-            )
+        width, s, identity = len(scatter), self.shrinkage, np.eye(len(scatter))
+        if np.trace(scatter) <= n * width * (8 * np.finfo(float).eps * largest) ** 2:
+            message = "No class has two different rows: the identity stands in for the precision."
+            warnings.warn(message, stacklevel=3)
             return identity
         if n <= 1:
-            raise ValueError(
-                f"sample_weight sums to {n:.3g}, and counts rows: give weights that sum to more "
-                f"than 1, or weigh_covariance=False."
-            )
-        if isinstance(self.shrinkage, str) and self.shrinkage == "kubokawa":
-            covariance = scatter / (n - 1)
-            return ((n - 1) * covariance + np.trace(covariance) * identity) / width
-        s = 0.0 if self.shrinkage is None else self.shrinkage
+            raise ValueError(f"sample_weight counts rows, and sums to {n:.3g}: give more than 1.")
+        if s == "kubokawa":
+            return (scatter + np.trace(scatter) / (n - 1) * identity) / width
+        s = 0.0 if s is None else s
         if isinstance(s, str) or not 0 <= s <= 1:
-            raise ValueError(
-                f'shrinkage must be "kubokawa", None or a number from 0 to 1: got {s!r}.'
-            )
-        covariance = scatter / n
-        matrix = (1 - s) * covariance + s * np.trace(covariance) / width * identity
-        if not _invertible(matrix):
-            raise ValueError(
-                f"The covariance of these rows in {width} dimensions cannot be inverted with "
-                f'shrinkage={self.shrinkage!r}: use shrinkage="kubokawa", or a number above 0.'
-            )
+            raise ValueError('shrinkage must be "kubokawa", None or a number from 0 to 1.')
+        matrix = ((1 - s) * scatter + s * np.trace(scatter) / width * identity) / n
+        if np.linalg.matrix_rank(matrix, hermitian=True) < width:
+            raise ValueError('Too few rows to invert their covariance: use shrinkage="kubokawa".')
         return matrix
+
+
+def _linear(factor: Any, means: np.ndarray, log_priors: np.ndarray) -> tuple:
+    """W transposed [C, D] and b [C] of means [C, D]."""
+    W = cho_solve(factor, means.T).T
+    return W, log_priors - 0.5 * (means * W).sum(axis=1)
 
 
 def _check_weights(sample_weight: ArrayLike | None, n: int) -> np.ndarray:
     """[n] float64 weights, 1 each where none are given."""
-    if sample_weight is None:
-        return np.ones(n)
-    weights = np.asarray(sample_weight, dtype=np.float64)
-    if weights.shape != (n,):
-        raise ValueError(
-            f"sample_weight must be one number for each of the {n} rows: got shape {weights.shape}."
-        )
-    if not np.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any():
-        raise ValueError(
-            "sample_weight must be finite, 0 or more, and not all zero: some weights are not."
-        )
+    weights = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    fine = weights.shape == (n,) and np.isfinite(weights).all() and (weights >= 0).all()
+    if not fine or not weights.any():
+        raise ValueError(f"sample_weight must be {n} finite numbers, 0 or more, not all zero.")
     return weights
-
-
-def _invertible(matrix: np.ndarray) -> bool:
-    try:
-        diagonal = np.diag(cho_factor(matrix)[0]) ** 2
-    except LinAlgError:
-        return False
-    return diagonal.min() > len(matrix) * np.finfo(float).eps * diagonal.max()

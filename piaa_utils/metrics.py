@@ -20,12 +20,11 @@ from piaa_utils.selection import PatchBank
 
 
 class MeanAP(NamedTuple):
-    """map: per cent, mean over the classes with a positive; per_class: [C] per cent, NaN for the
-    others; left_out: the names (or numbers) of the others."""
+    """In per cent."""
 
-    map: float
-    per_class: np.ndarray
-    left_out: list
+    map: float  # mean over the classes with a positive
+    per_class: np.ndarray  # [C], NaN for the others
+    left_out: list  # the names (or numbers) of the others
 
 
 class F1(NamedTuple):
@@ -64,7 +63,8 @@ def mean_average_precision(
 ) -> MeanAP:
     """Mean over classes of the average precision, the figure of the paper's table, in per cent.
 
-    A class without positives has no average precision: it is left out of the mean and named.
+    A class without positives has no average precision: it is left out of the mean and named. If
+    there is no other, or on shapes or values that do not fit, it is a ValueError.
 
     Parameters
     ----------
@@ -72,12 +72,6 @@ def mean_average_precision(
     scores : [n, C] finite scores; only their order counts.
     ignore : [n, C] bool, pairs left out of the ranking of their class; None ignores nothing.
     class_names : C names for ``left_out``; None gives numbers.
-
-    Raises
-    ------
-    ValueError
-        On shapes that do not fit, labels other than 0 and 1, NaN or infinite scores, or if no class
-        has a positive.
 
     Examples
     --------
@@ -105,9 +99,8 @@ def f1(
 ) -> F1:
     """Precision, recall and F1 of decisions: by class (CP, CR, CF1) and overall (OP, OR, OF1).
 
-    CF1 is, as usual in the field, the harmonic mean of CP and CR, which are means over classes (and
-    not the mean of the classes' F1). A class never predicted has precision 0. A class without
-    positives is left out of CP and CR, and named. A quotient 0/0 counts as 0.
+    CF1 is, as usual in the field, the harmonic mean of CP and CR (not the mean of the classes' F1).
+    A class without positives is left out of CP and CR, and named. A quotient 0/0 counts as 0.
 
     Parameters
     ----------
@@ -120,8 +113,6 @@ def f1(
     >>> result = f1([[1, 1], [1, 0]], [[0.9, 0.2], [0.6, 0.7]])
     >>> result.CF1, round(result.OF1, 3)
     (0.5, 0.667)
-    >>> round(f1([[1, 1], [1, 0]], [[0.9, 0.2], [0.6, 0.7]], k=1).OP, 3)
-    0.5
     """
     y, scores, count = _check(y, scores, ignore)
     if k is not None and not 1 <= k <= y.shape[1]:
@@ -147,14 +138,13 @@ def interval(
 ) -> Interval:
     """The mAP of scores `a`, or with `b` by how much it is ahead of that of `b`, in points.
 
-    The interval is the percentile bootstrap over images: their mAP, or lead, in n resamples, in
-    each of which both see the same images. Resamples repeat images, which raises an AP a little, so
-    the interval of a mAP sits somewhat high; in a lead that cancels.
+    A percentile bootstrap over images: the mAP, or lead, in n resamples, which are the same for
+    both. Resamples repeat images, which raises an AP a little, so the interval of a mAP sits
+    somewhat high; in a lead that cancels.
 
     Parameters
     ----------
-    y, a, b, ignore : [n, C], as in :func:`mean_average_precision`; as there, a class without
-        positives in a resample is left out of it.
+    y, a, b, ignore : [n, C], as in :func:`mean_average_precision`.
     n : resamples, each of as many images as there are, drawn with replacement.
     level : coverage in per cent.
     seed : of the resamples; the same seed and number of images give the same ones.
@@ -167,24 +157,19 @@ def interval(
     >>> interval(y, good, poor, n=200).above_zero
     True
     """
-    both = [a] if b is None else [a, b]
-    point = [mean_average_precision(y, scores, ignore).map for scores in both]
-    maps = _resampled(y, both, ignore, n, seed)
-    tail = (100 - level) / 2
+    maps = _resampled(y, a, ignore, n, seed)  # the first is the mAP of the images as they are
     if b is not None:
-        point, maps = [point[0] - point[1]], maps[:1] - maps[1:]
-    low, high = np.nanpercentile(maps[0], [tail, 100 - tail])
-    return Interval(point[0], float(low), float(high))
+        maps -= _resampled(y, b, ignore, n, seed)
+    tail = (100 - level) / 2
+    return Interval(float(maps[0]), *np.nanpercentile(maps[1:], [tail, 100 - tail]).tolist())
 
 
 def patch_accuracy(scores: ArrayLike, truth: ArrayLike) -> float:
     """Share of the patches on objects whose best-scoring class is theirs.
 
-    Parameters
-    ----------
     scores : [n, N, C] of the patches.
     truth : [n, N] the class that each patch shows, as ``worlds.masks.patch_truth`` gives it: below
-        0 is no class (-1 background, -2 void, -3 mixed).
+    0 is no class (-1 background, -2 void, -3 mixed).
 
     Examples
     --------
@@ -198,9 +183,8 @@ def patch_accuracy(scores: ArrayLike, truth: ArrayLike) -> float:
 def within_picture_auc(scores: ArrayLike, truth: ArrayLike) -> float:
     """How well a class's score tells its patches from the others of the same picture.
 
-    The mean, over pictures and the classes that a patch of them shows, of the area under the ROC
-    curve; 0.5 is chance. Void and mixed patches are left out. Parameters as in
-    :func:`patch_accuracy`.
+    Mean of the area under the ROC curve over pictures and the classes they show; 0.5 is chance.
+    Void and mixed patches are left out. Parameters as in :func:`patch_accuracy`.
 
     Examples
     --------
@@ -229,15 +213,10 @@ def peak_on_object(scores: ArrayLike, truth: ArrayLike) -> float:
 
 
 def named_beyond_largest(scores: ArrayLike, areas: ArrayLike) -> float:
-    """Share of the objects beside a picture's largest that it names.
+    """Share of the classes beside a picture's largest that its scores name.
 
-    A picture that shows k classes names its k best-scoring ones; counted are the classes that it
-    shows, but for the one of the largest area, over all pictures.
-
-    Parameters
-    ----------
-    scores : [n, C].
-    areas : [n, C] pixels, or shares, that a class covers; 0 where it is not shown.
+    A picture that shows k classes names its k best-scoring ones: [n, C] scores. [n, C] areas are
+    the pixels, or shares, that a class covers; 0 where it is not shown.
 
     Examples
     --------
@@ -265,9 +244,8 @@ def purity(bank: PatchBank, truth: ArrayLike) -> tuple[float, float]:
     (0.5, 0.25)
     """
     truth = np.asarray(truth)
-    labels, images, patches = (
-        x.cpu().numpy() for x in (bank.labels, bank.image_id, bank.patch_index)
-    )
+    rows = bank.state()
+    labels, images, patches = (rows[x].numpy() for x in ("labels", "image_id", "patch_index"))
     share = np.array([(truth == c).mean() for c in range(bank.n_classes)])
     return float((truth[images, patches] == labels).mean()), float(share[labels].mean())
 
@@ -285,26 +263,22 @@ def _shown(scores: ArrayLike, truth: ArrayLike) -> Iterator[tuple[np.ndarray, ..
 
 
 def _resampled(
-    y: ArrayLike, all_scores: Sequence[ArrayLike], ignore: ArrayLike | None, n: int, seed: int
+    y: ArrayLike, scores: ArrayLike, ignore: ArrayLike | None, n: int, seed: int
 ) -> np.ndarray:
-    """[number of score arrays, n] the mAP of each in each resample, per cent."""
-    rng = np.random.default_rng(seed)
-    images = len(np.asarray(y))
-    draws = rng.integers(images, size=(n, images))
-    counts = np.stack([np.bincount(draw, minlength=images) for draw in draws], axis=1)
-    maps = []
-    for scores in all_scores:
-        labels, values, count = _check(y, scores, ignore)
-        classes = _with_positives(labels, count)
-        ap = [_average_precisions(labels[:, c], values[:, c], count[:, c], counts) for c in classes]
-        maps.append(100 * _ratio(np.nansum(ap, axis=0), np.isfinite(ap).sum(axis=0), empty=np.nan))
-    return np.array(maps)
+    """[1 + n] the mAP of all images, then of each resample of them, per cent."""
+    labels, values, count = _check(y, scores, ignore)
+    draws = np.random.default_rng(seed).integers(len(labels), size=(n, len(labels)))
+    counts = [np.bincount(draw, minlength=len(labels)) for draw in draws]
+    drawn = np.stack([np.ones(len(labels), dtype=int), *counts], axis=1)
+    classes = _with_positives(labels, count)
+    ap = [_average_precisions(labels[:, c], values[:, c], count[:, c], drawn) for c in classes]
+    return 100 * _ratio(np.nansum(ap, axis=0), np.isfinite(ap).sum(axis=0), empty=np.nan)
 
 
 def _average_precisions(
-    y: np.ndarray, scores: np.ndarray, count: np.ndarray, counts: np.ndarray
+    y: np.ndarray, scores: np.ndarray, count: np.ndarray, drawn: np.ndarray
 ) -> np.ndarray:
-    """[R] average precision of one class where image i is drawn counts[i, r] times; or NaN.
+    """[R] average precision of one class where image i is drawn[i, r] times; NaN without positives.
 
     AP = sum over the thresholds of (recall gained) * (precision there). Recall is gained only at
     scores that a positive has, so the ranking is cut behind each of those: equal scores fall into
@@ -312,15 +286,14 @@ def _average_precisions(
     """
     cuts = np.unique(-scores[y & count])
     piece = np.searchsorted(cuts, -scores)  # of each image; behind the last cut nothing counts
-    order = np.flatnonzero(count & (piece < len(cuts)))
-    order = order[piece[order].argsort(kind="stable")]
-    positives = order[y[order]]
-    pieces = np.arange(len(cuts))
-    gained = np.add.reduceat(counts[positives], piece[positives].searchsorted(pieces))
-    drawn = np.add.reduceat(counts[order], piece[order].searchsorted(pieces))
-    found = gained.cumsum(axis=0)
-    precision = _ratio(found, drawn.cumsum(axis=0))
-    return _ratio((gained * precision).sum(axis=0), found[-1], empty=np.nan)
+    seen = np.flatnonzero(count & (piece < len(cuts)))
+    seen = seen[piece[seen].argsort()]
+    gained, added = (
+        np.add.reduceat(drawn[rows], piece[rows].searchsorted(range(len(cuts))))
+        for rows in (seen[y[seen]], seen)
+    )
+    precision = _ratio(gained.cumsum(axis=0), added.cumsum(axis=0))
+    return _ratio((gained * precision).sum(axis=0), gained.sum(axis=0), empty=np.nan)
 
 
 def _with_positives(y: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -335,19 +308,15 @@ def _check(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """y and the mask of pairs that count as bool, scores as float64, all [n, C]."""
     y, values = np.asarray(y_true), np.asarray(scores, dtype=np.float64)
-    if y.ndim != 2 or y.size == 0 or values.shape != y.shape:
-        raise ValueError(
-            f"Labels and scores must both be [images, classes], with at least one of each: "
-            f"got {y.shape} and {values.shape}."
-        )
+    count = ~np.zeros(y.shape, dtype=bool) if ignore is None else ~np.asarray(ignore, dtype=bool)
+    if y.ndim != 2 or y.size == 0 or not y.shape == values.shape == count.shape:
+        shapes = f"{y.shape}, {values.shape} and {count.shape}"
+        raise ValueError(f"Labels, scores and ignore must all be [images, classes]: got {shapes}.")
     if not np.isin(y, (0, 1)).all():
         raise ValueError("Labels must be only 0 and 1: give unknown pairs as 0 and in `ignore`.")
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise ValueError(f"The scores of image {bad[0]} hold NaN or infinite values: leave it out.")
-    count = np.ones(y.shape, dtype=bool) if ignore is None else ~np.asarray(ignore, dtype=bool)
-    if count.shape != y.shape:
-        raise ValueError(f"ignore must be {y.shape} as the labels are: got {count.shape}.")
     return y.astype(bool), values, count
 
 

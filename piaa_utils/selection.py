@@ -67,8 +67,7 @@ class PatchBank:
 
     Parameters
     ----------
-    n_classes : C.
-    k : patches kept for a class; 512 in the paper. A class with fewer keeps all of them.
+    n_classes : C.    k : patches kept for a class; 512 in the paper. With fewer, all are kept.
     scale : factor on the cosines; 60 in the paper.
 
     Attributes
@@ -94,9 +93,7 @@ class PatchBank:
 
     def __init__(self, n_classes: int, k: int = BANK_SIZE, scale: float = SELECTION_SCALE) -> None:
         if n_classes < 1 or k < 1:
-            raise ValueError(
-                f"A bank needs at least one class and one patch a class: got {n_classes=}, {k=}."
-            )
+            raise ValueError(f"A bank needs a class and a patch for it: got {n_classes=}, {k=}.")
         self.n_classes, self.k, self.scale = n_classes, k, scale
         none, wide = torch.empty(0, dtype=torch.int64), torch.empty(0, n_classes)
         self._kept = Rows(none, wide.sum(1), none, none, wide, wide)  # the first K of each class
@@ -127,7 +124,7 @@ class PatchBank:
         image_ids: Sequence[int] | Tensor,
         features: Tensor | None = None,
     ) -> None:
-        """Show the bank one batch of images.
+        """Show the bank one batch of images; an image id that was given before is a ValueError.
 
         Parameters
         ----------
@@ -137,8 +134,6 @@ class PatchBank:
         image_ids : B integers; every image of the whole set has its own.
         features : [B, N, D] unit features of the same patches by another encoder, to be kept in
             place of `patches`; None, as in the paper, keeps `patches` themselves.
-
-        An image id that was given before is a ValueError.
         """
         # Float64, for which Apple's GPU has no support; the bank lives where this is computed.
         device = torch.device("cpu") if patches.device.type == "mps" else patches.device
@@ -163,9 +158,8 @@ class PatchBank:
         """A new bank of what this one and another, of other images, have seen together.
 
         Exact, associative and commutative: the result is the bank that one pass over all the images
-        would have given. The two banks stay as they are.
-
-        Banks that differ in classes, K or scale, or share an image id, are a ValueError.
+        would have given. The two banks stay as they are. Banks that differ in classes, K or scale,
+        or share an image id, are a ValueError.
 
         Examples
         --------
