@@ -5,6 +5,7 @@ weights and images, one image at a time, float32: `clip` [3, 64], `sclip`, `itac
 [3, 196, 64] before unit length, `tokens` [5, 16], `text` [5, 64].
 """
 
+import warnings
 from functools import cache
 from math import log, prod
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
+from safetensors.torch import save_file
 
 GOLDEN = Path(__file__).parent / "golden"
 VISION = {"image_size": 224, "patch_size": 16, "layers": 12, "width": 128, "head_width": 64}
 TEXT = {"context_length": 16, "vocab_size": 512, "width": 64, "heads": 1, "layers": 2}
+SMALL = {"image_size": 32, "layers": 2}  # with VISION: the smallest tower
 NORMS = ("ln_1", "ln_2", "ln_pre", "ln_post", "ln_final")
 
 
@@ -86,3 +89,47 @@ def golden_arrays() -> dict[str, np.ndarray]:
 def relative_error(found: torch.Tensor, golden: np.ndarray) -> float:
     """Return the largest difference, as a fraction of the golden array's largest magnitude."""
     return float(np.abs(found.numpy() - golden).max() / np.abs(golden).max())
+
+
+def save_torchscript(clip, path):
+    """Write what OpenAI published: an archive of TorchScript, with three numbers as buffers."""
+    tower = TorchscriptLayout(clip)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch is giving TorchScript up
+        torch.jit.trace(tower, torch.zeros(1), check_trace=False).save(str(path))
+
+
+class TorchscriptLayout(torch.nn.Module):
+    """Modules nested as in CLIP, holding its tensors, with a forward that says nothing."""
+
+    def __init__(self, clip):
+        super().__init__()
+        for name, tensor in clip.state_dict().items():
+            *path, leaf = name.split(".")
+            parent = self
+            for part in path:
+                if not hasattr(parent, part):
+                    parent.add_module(part, torch.nn.Module())
+                parent = getattr(parent, part)
+            parent.register_parameter(leaf, torch.nn.Parameter(tensor, requires_grad=False))
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            self.register_buffer(name, torch.tensor(7))
+        self.transformer.resblocks.get_submodule("0").attn_mask = torch.zeros(16, 16)
+
+    def forward(self, x):
+        return x
+
+
+def write(clip, path):
+    """Write a checkpoint in the format that the file's name asks for."""
+    state = clip.state_dict()
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    elif path.name == "torchscript.pt":
+        save_torchscript(clip, path)
+    elif path.name == "training.pt":
+        wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+        torch.save({"epoch": 3, "name": "run", "state_dict": wrapped}, path)
+    else:
+        torch.save(state, path)
+    return path

@@ -1,19 +1,19 @@
 """Patch encoders: each against its equation, one trunk pass, no image depends on its batch."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_tower import golden_clip, golden_images, seeded_images, small_clip
+from golden_tower import golden_images, seeded_images, small_clip
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from piaa_utils import encoders as module
 from piaa_utils.backbone import load_backbone
 from piaa_utils.encoders import (
     ENCODERS,
     HEADS,
     cls_head,
-    eight_neighbours,
     encode,
     fill,
     layers_read,
@@ -24,6 +24,7 @@ from piaa_utils.encoders import (
     tap,
     thresholded_affinity,
 )
+from piaa_utils.settings import Calibration
 
 
 class Operations(TorchDispatchMode):
@@ -48,63 +49,46 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.fixture(scope="module")
-def backbone():
-    return load_backbone(golden_clip(), device="cpu")
+def trunk(golden):
+    return run_trunk(golden, golden_images())
 
 
 @pytest.fixture(scope="module")
-def trunk(backbone):
-    return run_trunk(backbone, golden_images())
-
-
-@pytest.fixture(scope="module")
-def features(backbone):
-    return encode(backbone, golden_images(), ENCODERS)
+def features(golden_features):
+    return {name: F.normalize(x, dim=-1) for name, x in golden_features.items()}
 
 
 # Whole encoders
 
 
-def test_there_are_the_six_encoders():
-    assert ENCODERS == ("vanilla", "maskclip", "clearclip", "sclip", "itaclip", "scclip")
+def test_shapes_and_unit_rows(golden, features):
+    found = encode(golden, golden_images(), ("sclip", "scclip"))
+    assert list(found) == ["cls", "sclip", "scclip"]
+    assert (found["cls"].shape, found["scclip"].shape) == ((3, 64), (3, 196, 64))
+    for name, x in found.items():
+        torch.testing.assert_close(x, features[name], rtol=0, atol=1e-5)
 
 
-def test_shapes_and_unit_rows(features):
-    assert list(features) == ["cls", *ENCODERS]
-    assert features["cls"].shape == (3, 64)
-    for name in ENCODERS:
-        assert features[name].shape == (3, 196, 64)
-    for x in features.values():
-        torch.testing.assert_close(x.norm(dim=-1), torch.ones(x.shape[:-1]))
-
-
-def test_normalize_is_all_that_normalize_does(backbone, features):
-    raw = encode(backbone, golden_images(), ["clearclip"], normalize=False)
-    for name in ("cls", "clearclip"):
-        assert not torch.allclose(raw[name].norm(dim=-1), torch.ones(1), atol=0.1)
-        torch.testing.assert_close(F.normalize(raw[name], dim=-1), features[name])
-
-
-def test_one_name_as_a_string_and_no_name(backbone):
+def test_one_name_as_a_string_and_no_name(golden):
     images = golden_images()[:1]
-    assert list(encode(backbone, images, "sclip")) == ["cls", "sclip"]
-    assert list(encode(backbone, images, [])) == ["cls"]
-    assert list(encode(backbone, images)) == ["cls", "scclip"]
+    assert list(encode(golden, images, "sclip")) == ["cls", "sclip"]
+    assert list(encode(golden, images, [])) == ["cls"]
+    assert list(encode(golden, images)) == ["cls", "scclip"]
 
 
-def test_features_can_be_trained_on(features):
+def test_features_can_be_trained_on(golden):
     weight = torch.ones(64, requires_grad=True)
-    (features["scclip"] @ weight).sum().backward()
+    (encode(golden, golden_images()[:1])["scclip"] @ weight).sum().backward()
     assert weight.grad is not None
 
 
 @pytest.fixture(scope="module")
-def batches(backbone):
+def batches(golden):
     """The golden images' features alone, in another order, and amid four other images."""
     images, others = golden_images(), seeded_images(4, seed=5)
-    alone = [encode(backbone, x[None], ENCODERS) for x in images]
-    permuted = encode(backbone, images[[2, 0, 1]], ENCODERS)
-    amid = encode(backbone, torch.cat([others[:2], images, others[2:]]), ENCODERS)
+    alone = [encode(golden, x[None], ENCODERS) for x in images]
+    permuted = encode(golden, images[[2, 0, 1]], ENCODERS)
+    amid = encode(golden, torch.cat([others[:2], images, others[2:]]), ENCODERS)
     return {
         "alone": {name: torch.cat([one[name] for one in alone]) for name in permuted},
         "permuted": {name: x[[1, 2, 0]] for name, x in permuted.items()},
@@ -119,21 +103,21 @@ def test_an_image_does_not_depend_on_its_batch(features, batches, name, batch):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_an_encoder_does_not_depend_on_the_others_asked(backbone, features, name):
-    alone = encode(backbone, golden_images()[:1], [name])
+def test_an_encoder_does_not_depend_on_the_others_asked(golden, features, name):
+    alone = encode(golden, golden_images()[:1], [name])
     torch.testing.assert_close(alone[name], features[name][:1], rtol=0, atol=1e-5)
 
 
-def test_cls_is_clips_own(backbone, features):
-    own = backbone.model.encode_image(golden_images(), normalize=True)
+def test_cls_is_clips_own(golden, features):
+    own = golden.model.encode_image(golden_images(), normalize=True)
     torch.testing.assert_close(features["cls"], own, rtol=0, atol=1e-5)
 
 
-def test_vanilla_is_clips_own(backbone, features):
-    out = backbone.model.visual.forward_intermediates(
+def test_vanilla_is_clips_own(golden, features):
+    out = golden.model.visual.forward_intermediates(
         golden_images(), indices=1, normalize_intermediates=True, output_fmt="NLC"
     )
-    own = F.normalize(out["image_intermediates"][0] @ backbone.model.visual.proj, dim=-1)
+    own = F.normalize(out["image_intermediates"][0] @ golden.model.visual.proj, dim=-1)
     torch.testing.assert_close(features["vanilla"], own, rtol=0, atol=1e-5)
 
 
@@ -141,9 +125,9 @@ def softmax_map(a, b):
     return (a @ b.transpose(-1, -2) * a.shape[-1] ** -0.5).softmax(-1)
 
 
-def by_maps(backbone, x, attention, residual=True):
+def by_maps(golden, x, attention, residual=True):
     """A last block with its attention maps formed, from their definition in head space."""
-    block, visual = backbone.blocks[-1], backbone.model.visual
+    block, visual = golden.blocks[-1], golden.model.visual
     q, k, v = (
         part.unflatten(-1, (2, 64)).transpose(1, 2)
         for part in F.linear(
@@ -166,16 +150,16 @@ def by_maps(backbone, x, attention, residual=True):
         ("sclip", lambda q, k: softmax_map(q, q) + softmax_map(k, k), True),
     ],
 )
-def test_last_block_by_its_attention_map(backbone, trunk, features, name, attention, residual):
-    expected = by_maps(backbone, trunk.hidden[11], attention, residual)
+def test_last_block_by_its_attention_map(golden, trunk, features, name, attention, residual):
+    expected = by_maps(golden, trunk.hidden[11], attention, residual)
     torch.testing.assert_close(features[name], expected, rtol=0, atol=2e-5)
 
 
 # Cost
 
 
-def test_all_encoders_cost_one_trunk_pass(backbone):
-    calls = [0] * backbone.depth
+def test_all_encoders_cost_one_trunk_pass(golden):
+    calls = [0] * golden.depth
     convolutions = []
 
     def count(layer):
@@ -184,17 +168,17 @@ def test_all_encoders_cost_one_trunk_pass(backbone):
 
         return hook
 
-    hooks = [b.register_forward_hook(count(i)) for i, b in enumerate(backbone.blocks)]
-    conv1 = backbone.model.visual.conv1
+    hooks = [b.register_forward_hook(count(i)) for i, b in enumerate(golden.blocks)]
+    conv1 = golden.model.visual.conv1
     hooks.append(conv1.register_forward_hook(lambda *_: convolutions.append(1)))
-    encode(backbone, golden_images()[:1], ENCODERS)
+    encode(golden, golden_images()[:1], ENCODERS)
     for hook in hooks:
         hook.remove()
     assert calls == [1] * 11 + [0]  # the last block is taken apart, never run whole
     assert len(convolutions) == 1
 
 
-def test_the_cls_head_runs_one_query(backbone, trunk, monkeypatch):
+def test_the_cls_head_runs_one_query(golden, trunk, monkeypatch):
     queries, rows = [], []
     fused = F.scaled_dot_product_attention
 
@@ -203,41 +187,41 @@ def test_the_cls_head_runs_one_query(backbone, trunk, monkeypatch):
         return fused(q, k, v)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", record)
-    hook = backbone.blocks[-1].mlp.register_forward_hook(lambda m, x, y: rows.append(x[0].shape[1]))
-    cls_head(backbone, trunk)
+    hook = golden.blocks[-1].mlp.register_forward_hook(lambda m, x, y: rows.append(x[0].shape[1]))
+    cls_head(golden, trunk)
     hook.remove()
     assert queries == [(1, 197)]
     assert rows == [1]
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_no_head_keeps_an_attention_map(backbone, trunk, name):
+def test_no_head_keeps_an_attention_map(golden, trunk, name):
     """No [B, H, N, N] anywhere; scclip's [B, N, N] is one matrix per image for all heads."""
     with torch.no_grad(), Operations() as operations:
-        HEADS[name](backbone, trunk)
+        HEADS[name](golden, trunk)
     maps = {s for d in (3, 4) for s in operations.shapes(d) if {*s[-2:]} <= {196, 197}}
     assert maps == ({(3, 196, 196)} if name == "scclip" else set())
     assert operations.count("_softmax") == (name == "scclip")
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_no_loop_over_images(backbone, name):
+def test_no_loop_over_images(golden, name):
     """As many operations for two images as for five."""
     counts = []
     for count in (2, 5):
-        trunk = run_trunk(backbone, seeded_images(count, seed=2))
+        trunk = run_trunk(golden, seeded_images(count, seed=2))
         with torch.no_grad(), Operations() as operations:
-            HEADS[name](backbone, trunk)
+            HEADS[name](golden, trunk)
         counts.append(len(operations.calls))
     assert counts[0] == counts[1] > 0
 
 
-def test_only_what_is_read_is_kept(backbone):
+def test_only_what_is_read_is_kept(golden):
     images = golden_images()[:1]
-    assert set(run_trunk(backbone, images).hidden) == set(range(12))
-    assert set(run_trunk(backbone, images, ["sclip"]).hidden) == {11}
-    assert set(run_trunk(backbone, images, ["itaclip"]).hidden) == {6, 7, 9, 11}
-    assert set(run_trunk(backbone, images, ["scclip"]).hidden) == {4, 5, 6, 7, 8, 9, 10, 11}
+    assert set(run_trunk(golden, images).hidden) == set(range(12))
+    assert set(run_trunk(golden, images, ["sclip"]).hidden) == {11}
+    assert set(run_trunk(golden, images, ["itaclip"]).hidden) == {6, 7, 9, 11}
+    assert set(run_trunk(golden, images, ["scclip"]).hidden) == {4, 5, 6, 7, 8, 9, 10, 11}
 
 
 # Depth, grids, bad input
@@ -288,9 +272,9 @@ def test_a_grid_too_small_for_scclip_says_so():
     assert encode(backbone, images, ["sclip"])["sclip"].shape == (1, 25, 64)
 
 
-def test_an_unknown_encoder_is_named(backbone):
+def test_an_unknown_encoder_is_named(golden):
     with pytest.raises(ValueError, match=r"no encoder 'saclip'.*vanilla, .*scclip"):
-        encode(backbone, golden_images(), ("sclip", "saclip"))
+        encode(golden, golden_images(), ("sclip", "saclip"))
 
 
 @pytest.mark.parametrize(
@@ -301,14 +285,9 @@ def test_an_unknown_encoder_is_named(backbone):
         torch.zeros(1, 3, 224, 224, dtype=torch.uint8),
     ],
 )
-def test_images_of_another_shape_or_kind(backbone, images):
+def test_images_of_another_shape_or_kind(golden, images):
     with pytest.raises(ValueError, match=r"floats \[B, 3, 224, 224\], as backbone.preprocess"):
-        encode(backbone, images)
-
-
-def test_images_of_another_precision_are_converted(backbone, features):
-    images = golden_images().double()
-    torch.testing.assert_close(encode(backbone, images, [])["cls"], features["cls"])
+        encode(golden, images)
 
 
 def test_a_picture_whose_patches_are_all_alike():
@@ -389,13 +368,6 @@ def test_fill():
     np.testing.assert_array_equal(found[3], tokens[3])
 
 
-def test_eight_neighbours_do_not_wrap_around():
-    touching = eight_neighbours(16, torch.device("cpu"))
-    assert touching[0].nonzero().flatten().tolist() == [1, 4, 5]
-    assert touching[7].nonzero().flatten().tolist() == [2, 3, 6, 10, 11]
-    assert touching[5].sum() == 8
-
-
 def test_thresholded_affinity_keeps_beta_itself():
     similarity = torch.tensor([[[1.0, 0.4, 0.39999], [-0.9, 0.5, 0.5], [0.1, 0.2, 0.0]]])
     affinity = thresholded_affinity(similarity)
@@ -421,6 +393,18 @@ def test_a_patch_without_direction_attends_to_itself():
     torch.testing.assert_close(similarity_attention(similarity)[0], torch.eye(2))
 
 
-def test_constants_are_the_papers():
-    assert (module.NEIGHBOURS, module.INLIERS) == (30, 0.95)
-    assert (module.BETA, module.CLS_SHARE) == (0.4, 0.3)
+def test_the_calibration_of_a_call_goes_before_the_backbones(golden, golden_features):
+    """None takes the backbone's, which is the paper's for a tower that brings none."""
+    images, own = golden_images()[:1], copy.copy(golden)
+    own.calibration = Calibration(beta=0.8, cls_share=0.1, gain=6.0)
+    papers, mine = (
+        encode(backbone, images, "scclip", False, calibration)["scclip"]
+        for backbone, calibration in ((own, Calibration(0.4, 0.3, 3.0)), (own, None))
+    )
+    expected = golden_features["scclip"][:1]
+    torch.testing.assert_close(papers, expected, rtol=0, atol=1e-4)
+    for i, size in enumerate(own.calibration):  # each of the three counts
+        one = Calibration()._replace(**{Calibration._fields[i]: size})
+        changed = encode(golden, images, "scclip", False, one)["scclip"]
+        assert (changed - expected).abs().max() > 1e-3
+    assert (mine - expected).abs().max() > 1e-3
