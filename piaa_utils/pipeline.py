@@ -143,7 +143,7 @@ class PIAA(BaseEstimator):
 
         With background classes, whose scores are left out, they sum to less.
         They rank images for each class, and classes for each image. A row of an unreadable image
-        is NaN, and the image is named in a warning and listed in ``skipped_``.
+        is NaN; it is named in a warning and listed in ``skipped_``. Errors as in ``fit``.
         """
         self._check_fitted()
         rows: dict[int, Tensor] = {}
@@ -172,12 +172,7 @@ class PIAA(BaseEstimator):
         """Where each class is in one image: [C, row, column], each patch's probabilities (PAA).
 
         They are the posterior g at the temperature T of ``scales_``; the classes of a patch sum
-        to 1, with those of the background.
-
-        Raises
-        ------
-        UnreadableImage
-            If the image cannot be read.
+        to 1, with those of the background. An image that cannot be read is an UnreadableImage.
         """
         self._check_fitted()
         (found,) = self._walk([image], "")
@@ -187,15 +182,13 @@ class PIAA(BaseEstimator):
     def save(self, path: str | os.PathLike) -> None:
         """Write the classifier to one safetensors file, with all that it was learned with.
 
-        The file appears whole or not at all. The backbone's weights are not in it, only its name
-        and hash, so that ``load`` can refuse another.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written (no room, no permission); what was there stays.
+        The backbone's weights are not in it, only its name and hash, so that ``load`` can refuse
+        another. The file appears whole or not at all; what was there stays until then. OSError
+        says why it cannot be written (no room, no permission).
         """
         self._check_fitted()
+        tensors = {"text": self.text_, "coef": self.coef_, "intercept": self.intercept_}
+        tensors = {name: x.float().cpu().contiguous() for name, x in tensors.items()}
         about = {
             "format": FORMAT,
             "vocabulary": self.vocabulary_.to_dict(),
@@ -206,10 +199,9 @@ class PIAA(BaseEstimator):
             "scales": self.scales_,
             "cls_weight": self.cls_weight,
             "report": self.report_,
+            "shapes": {name: list(x.shape) for name, x in tensors.items()},
         }
         text = json.dumps(about, default=lambda number: number.item())
-        tensors = {"text": self.text_, "coef": self.coef_, "intercept": self.intercept_}
-        tensors = {name: t.float().cpu().contiguous() for name, t in tensors.items()}
         digests = {kind: _digest(tensors, text, kind) for kind in KINDS}
         metadata = {"piaa": text, "digests": json.dumps(digests)}
         write_whole(Path(path), safetensors.torch.save(tensors, metadata))
@@ -247,31 +239,21 @@ class PIAA(BaseEstimator):
         """
         about, tensors = _read(path)
         vocabulary = Vocabulary(**about["vocabulary"])
-        _check_classes(path, vocabulary, classes)
+        there, words = vocabulary.class_names, vocabulary if classes is None else classes
+        plain = Vocabulary(there) if not isinstance(words, Vocabulary) else vocabulary
+        if Vocabulary.of(words) != plain:
+            raise ValueError(
+                f"{path} was learned for other classes, words or another order ({some(there, 9)}): "
+                f"fit one for yours, or load it without classes."
+            )
         backbone = _backbone(path, about, backbone, device)
-        shape = (len(vocabulary), backbone.dim)
-        for name, wanted in {"text": shape, "coef": shape, "intercept": shape[:1]}.items():
-            if tensors[name].shape != wanted:
-                found = tuple(tensors[name].shape)
-                raise ValueError(f"{path} is damaged: {name} is {found}, not {wanted}; fit anew.")
-        if not all(t.isfinite().all() for t in tensors.values()):
-            raise ValueError(f"{path} is damaged: it holds numbers that are not finite; fit anew.")
-        piaa = cls(
-            classes=vocabulary,
-            backbone=backbone,
-            encoder=about["encoder"],
-            recipe=Recipe(*about["recipe"]),
-            scales=scales or Scales(*about["scales"]),
-            cls_weight=about["cls_weight"],
-            batch_size=batch_size,
-            progress=progress,
-        )
+        recipe, scales = Recipe(*about["recipe"]), scales or Scales(*about["scales"])
+        encoder, weight = about["encoder"], about["cls_weight"]
+        piaa = cls(vocabulary, backbone, encoder, recipe, scales, weight, batch_size, progress)
         piaa._check_settings()
-        piaa.backbone_, piaa.vocabulary_, piaa.encoder_ = backbone, vocabulary, piaa.encoder
-        tensors = {name: t.float().to(backbone.device) for name, t in tensors.items()}
-        piaa.text_, piaa.coef_ = tensors["text"], tensors["coef"]
-        piaa.intercept_, piaa.report_ = tensors["intercept"], about["report"]
-        piaa.skipped_ = []
+        piaa.backbone_, piaa.vocabulary_, piaa.encoder_ = backbone, vocabulary, encoder
+        piaa.text_, piaa.coef_, piaa.intercept_ = (t.float().to(backbone.device) for t in tensors)
+        piaa.report_, piaa.skipped_ = about["report"], []
         return piaa
 
     def _prepare(self) -> None:
@@ -284,8 +266,8 @@ class PIAA(BaseEstimator):
                 f"add what else the images may show, as classes or as the background."
             )
         if getattr(self, "_prepared", None) != key:
-            is_name = isinstance(self.backbone, str)
-            self.backbone_ = load_backbone(self.backbone) if is_name else self.backbone
+            given = self.backbone
+            self.backbone_ = given if isinstance(given, Backbone) else load_backbone(given)
             self.text_ = self.backbone_.encode_text(vocabulary)
             self.vocabulary_, self._prepared = vocabulary, key
 
@@ -295,8 +277,8 @@ class PIAA(BaseEstimator):
             raise ValueError(
                 f"There is no encoder {self.encoder!r}; there are {some(ENCODERS, 9)}."
             )
-        for name, x in zip("smT", self.scales or (), strict=False):
-            if not 0 < x < math.inf:
+        for name in "smT" if self.scales else "":
+            if not 0 < (x := getattr(self.scales, name)) < math.inf:
                 raise ValueError(f"The scale {name} must be above 0 and finite, not {x}.")
         if not 0 <= self.cls_weight <= 1:
             raise ValueError(f"cls_weight must be from 0 to 1, not {self.cls_weight}.")
@@ -326,8 +308,8 @@ def _digest(tensors: dict[str, Tensor], text: str, kind: str) -> str:
     return digest(rounded | {"about": torch.tensor(list(text.encode()))})
 
 
-def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors of a saved classifier, if they are what was saved."""
+def _read(path: str | os.PathLike) -> tuple[dict[str, Any], list[Tensor]]:
+    """The description of a saved classifier and its text, W and b, if they are what was saved."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no saved classifier {path}: check the path.")
     try:
@@ -337,38 +319,20 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
         about, digests = json.loads(metadata["piaa"]), json.loads(metadata["digests"])
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, not {FORMAT}")
+        for name, x in tensors.items():
+            if not x.isfinite().all():
+                raise ValueError(f"{name} holds numbers that are not finite")
+            if list(x.shape) != about["shapes"][name]:
+                raise ValueError(f"{name} is {list(x.shape)}, not {about['shapes'][name]}")
         kind = str(tensors["coef"].dtype).removeprefix("torch.").replace("float64", "float32")
         if digests[kind] != _digest(tensors, metadata["piaa"], kind):
             raise ValueError("its numbers or its description were changed")
-        return about, tensors
+        return about, [*tensors.values()]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit and save "
             f"it again."
         ) from error
-
-
-def _check_classes(
-    path: str | os.PathLike, saved: Vocabulary, asked: Vocabulary | Sequence[str] | None
-) -> None:
-    """Refuse a classifier for other classes than those expected."""
-    if asked is None:
-        return
-    words = asked if isinstance(asked, Vocabulary) else Vocabulary(asked)
-    there, here = saved.class_names, words.class_names
-    if there != here:
-        same = sorted(there) == sorted(here)
-        what = "the same classes in another order" if same else "other classes"
-        raise ValueError(
-            f"{path} was learned for {what} ({some(there)}; here {some(here)}): "
-            f"{'give them in its order' if same else 'fit one for these'}, or load it without "
-            f"classes."
-        )
-    if isinstance(asked, Vocabulary) and asked != saved:
-        raise ValueError(
-            f"{path} was learned with other synonyms, background or templates: fit one with "
-            f"these, or load it without classes."
-        )
 
 
 def _backbone(

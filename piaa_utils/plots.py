@@ -18,6 +18,7 @@ import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 import seaborn as sns
+from cycler import cycler
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -33,10 +34,10 @@ HEAT = ListedColormap(
     np.c_[mpl.colormaps["inferno"](0.55 + 0.45 * _SHARE)[:, :3], 0.95 * _SHARE], name="piaa_heat"
 )
 DIMMED = (0.05, 0.35)  # what black and white of the picture become under a heat map
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("talk"),
-    "axes.prop_cycle": mpl.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titleweight": "bold",

@@ -17,7 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,31 +32,18 @@ from piaa_utils.tags import TOP, Tagged, check_rule, needs_a_look, tag_images
 from piaa_utils.vocabulary import Vocabulary
 
 FEW = 100  # images to learn from; fewer and the command says so
-# Endings of pictures that a folder's search passes over.
-PASSED_OVER = tuple(
-    ".heic .heif .hif .avif .jxl .jp2 .jpe .jfif .tga .psd .svg .raw .dng .cr2 .cr3 .nef .arw .orf "
-    ".raf .rw2".split()
-)
+# Endings of pictures that a folder's search passes over, which is then said.
+PASSED_OVER = tuple(".heic .heif .avif .jxl .jp2 .jfif .psd .svg .dng .cr2 .cr3 .nef .arw".split())
 
 
 # What is typed: classes and images
 
 
 def read_classes(text: str) -> tuple[list[str], dict[str, list[str]]]:
-    """Class names and synonyms, from a list or from a file.
+    """Class names and synonyms, from names between commas, or from a text file, a class a line.
 
-    Parameters
-    ----------
-    text : names between commas, ``"dog, sofa = couch = settee"``; or a text file (UTF-8) with one
-        class a line, where lines that begin with ``#`` are left out. The first name of a class
-        is the one in the results.
-
-    Raises
-    ------
-    FileNotFoundError
-        `text` ends in .txt and there is no such file.
-    ValueError
-        An empty name, a ``;``, or a file that is no UTF-8.
+    The first name of a class is the one in the results. In a file (UTF-8), lines that begin with
+    ``#`` are left out. An empty name, a ``;`` and a file that is no text are a ValueError.
 
     Examples
     --------
@@ -98,21 +85,21 @@ def vocabulary(options: argparse.Namespace, saved: Mapping[str, Any]) -> Vocabul
 def find_images(arguments: Sequence[str | os.PathLike]) -> list[Path]:
     """The image files that files, folders and patterns name; each once, in the order given.
 
-    Parameters
-    ----------
-    arguments : files; folders, searched with their sub-folders for files with an image suffix; or
-        patterns of files such as ``"holiday/*.jpg"`` and, with sub-folders, ``"**/*.jpg"``.
-
-    Raises FileNotFoundError where nothing is called or fits so, ValueError for a folder without
-    images. Warns of files in a folder that end like pictures, but not as those that are searched
-    for, as .heic does.
+    Patterns are such as ``"holiday/*.jpg"`` and, with sub-folders, ``"**/*.jpg"``. Where nothing
+    is called or fits so, it is a FileNotFoundError. A warning names files of a folder that end
+    like pictures, but not as those that are searched for, as .heic does.
     """
     found: list[Path] = []
-    for argument in map(os.fspath, arguments):
+    for argument in [os.fspath(argument) for argument in arguments]:
         if os.path.exists(argument):
-            if os.path.isdir(argument):
-                _name_passed_over(Path(argument))
             found += list_images(argument)
+            passed = [p for p in Path(argument).rglob("*") if p.suffix.lower() in PASSED_OVER]
+            if passed:
+                warnings.warn(
+                    f"Left out, for their endings are not searched for: {len(passed)} files that "
+                    f"may be pictures, {some(sorted(passed))}. Save them as JPEG or PNG.",
+                    stacklevel=2,
+                )
             continue
         files = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(p)]
         if not files:
@@ -122,20 +109,6 @@ def find_images(arguments: Sequence[str | os.PathLike]) -> list[Path]:
     for path in found:
         once.setdefault(path.resolve(), path)
     return list(once.values())
-
-
-def _name_passed_over(folder: Path) -> None:
-    passed = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PASSED_OVER and not path.name.startswith(".") and path.is_file()
-    )
-    if passed:
-        warnings.warn(
-            f"Left out in {folder}, for their endings are not searched for: {len(passed)} that may "
-            f"be pictures, {some(passed)}. Save them as JPEG or PNG.",
-            stacklevel=3,
-        )
 
 
 # What is written
@@ -182,15 +155,13 @@ def tags_json(found: Tagged) -> bytes:
 FORMATS = {".csv": tags_csv, ".json": tags_json}
 # What each file that is written ends in.
 ENDINGS = {"out": tuple(FORMATS), "html": (".html", ".htm"), "save": (".safetensors",)}
+Writers: TypeAlias = Mapping[Path, Callable[[Path], Any]]  # file: what writes it to a path
 
 
 def check_targets(targets: Mapping[str, Path], force: bool, inputs: Iterable[Any] = ()) -> None:
-    """Refuse, before any work is done, what cannot or must not be written.
+    """Refuse, before any work is done, what cannot or must not be written (option: file).
 
-    Parameters
-    ----------
-    targets : option -> file, see ENDINGS.
-    force : whether files that are there may be written over; `inputs` never are.
+    With `force`, files that are there may be written over; `inputs` never are.
     """
     read = {Path(path).resolve() for path in inputs}
     for option, path in targets.items():
@@ -208,17 +179,10 @@ def check_targets(targets: Mapping[str, Path], force: bool, inputs: Iterable[Any
         raise ValueError(f"Each result needs a file of its own, not {some([*targets.values()])}.")
 
 
-def write_all(files: Mapping[Path, Callable[[Path], Any]]) -> None:
+def write_all(files: Writers) -> None:
     """Write files, all or none: each beside its place; when all are whole, they are moved there.
 
-    Parameters
-    ----------
-    files : for each file the function that writes it to a path.
-
-    Raises
-    ------
-    OSError
-        One of them cannot be written; what was there stays.
+    If one cannot be written, it is an OSError, and what was there stays.
     """
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
@@ -240,7 +204,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``piaa predict``."""
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="files, folders or patterns in quotes")
-    add("--out", type=Path, default=Path("tags.csv"), help="tags and scores, .csv or .json")
+    add("--out", type=Path, help="tags and scores, .csv or .json (default: tags are printed)")
     add("--html", type=Path, help="a contact sheet with heat maps, one .html file for any browser")
     add("--review", type=int, default=0, metavar="N", help="list the N images to look at first")
     add("--force", action="store_true", help="write over files that are there")
@@ -281,7 +245,12 @@ def _predict(options: argparse.Namespace) -> None:
     if not options.classes and not options.classifier:
         raise ValueError('Say what to look for, --classes "dog, cat", or load --classifier.')
     check_targets(targets, options.force)
-    words = None if options.classifier else _new_words(options)
+    words = None if options.classifier else vocabulary(options, {})
+    if words and len(words) < 2:
+        raise ValueError(
+            f"Classes are compared, so there must be two or more, not only {words.names[0]!r}: add "
+            f'what else the images may show to --classes, or as --background "grass, sky".'
+        )
     images = find_images(options.images)
     source = find_images([options.fit_on]) if options.fit_on else images
     others = (options.classes, options.background, options.classifier, options.pretrained)
@@ -289,16 +258,22 @@ def _predict(options: argparse.Namespace) -> None:
     piaa = _learn(options, words, source) if words else _load(options)
     found = tag_images(piaa, images, options.top, options.threshold)
     first = needs_a_look(found, options.review)
-    tags = FORMATS[options.out.suffix.lower()](found)
-    files: dict[Path, Callable[[Path], Any]] = {options.out: lambda part: part.write_bytes(tags)}
+    files: dict[Path, Callable[[Path], Any]] = {}
+    if options.out:
+        tags = FORMATS[options.out.suffix.lower()](found)
+        files[options.out] = lambda part: part.write_bytes(tags)
     if options.html:
         page = contact_sheet(piaa, found, first).encode("utf-8", "replace")
         files[options.html] = lambda part: part.write_bytes(page)
     if options.save:
         files[options.save] = piaa.save
     write_all(files)
+    if not options.out:
+        for name, of_image in zip(found.names, found.tags, strict=True):
+            print(f"{printable(name)}: {', '.join(of_image) or 'no tag'}")
     print(summary(found, first))
-    print(f"Saved: {some([*files])}")
+    if files:
+        print(f"Saved: {some([*files])}")
 
 
 def summary(found: Tagged, first: Sequence[int] = ()) -> str:
@@ -321,17 +296,6 @@ def summary(found: Tagged, first: Sequence[int] = ()) -> str:
         sure = f"{', '.join(found.tags[i]) or 'no tag'}, uncertainty {found.uncertainty[i]:.4f}"
         lines.append("  " + printable(found.problems.get(i) or f"{found.names[i]}: {sure}"))
     return "\n".join(lines)
-
-
-def _new_words(options: argparse.Namespace) -> Vocabulary:
-    """The words to learn; refused if there is nothing to compare."""
-    words = vocabulary(options, {})
-    if len(words) < 2:
-        raise ValueError(
-            f"Classes are compared, so there must be two or more, not only {words.names[0]!r}: add "
-            f'what else the images may show to --classes, or as --background "grass, sky".'
-        )
-    return words
 
 
 def _load(options: argparse.Namespace) -> PIAA:

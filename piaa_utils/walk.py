@@ -173,9 +173,10 @@ def _key(backbone: Backbone, images: Any, calibration: Calibration | None) -> st
     """16 hex digits for all that the features depend on; None where pictures are no files."""
     about = [backbone.identity(), backbone.precision, calibration or backbone.calibration]
     pictures = list_images(images)
-    if not all(isinstance(p, str | Path) and Path(p).is_file() for p in pictures):
+    if not isinstance(pictures, list) or not all(isinstance(p, str | Path) for p in pictures):
         return None
-    about += [(str(Path(p).resolve()), Path(p).stat().st_size) for p in pictures]
+    files = [Path(p).resolve() for p in pictures]
+    about += [(str(file), file.stat().st_size if file.is_file() else None) for file in files]
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for module in CODE:
         sha.update(Path(__file__).with_name(f"{module}.py").read_bytes())

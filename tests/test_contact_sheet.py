@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,19 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from piaa_utils.contact_sheet import MAPS, SIDE, contact_sheet, heat_picture
-from piaa_utils.predict import Tagged, choose_tags, uncertainty
+from piaa_utils.contact_sheet import MAPS, PAGE, SIDE, contact_sheet
+from piaa_utils.tags import Tagged, choose_tags, uncertainty
 
 CLASSES = ("cat", 'dog <b> & "pup"', "sofa", "tree")
 
 
 class Fitted:
-    """As much of a classifier as a sheet needs: class c is seen in the corner c."""
+    """As much of a classifier as a sheet needs: class c is seen in the corner c, ever less."""
 
-    def patch_scores(self, image):
+    def heat_maps(self, image):
         maps = torch.zeros(4, 14, 14)
         for c, (row, column) in enumerate([(0, 0), (0, 13), (13, 0), (13, 13)]):
-            maps[c, row, column] = 1
+            maps[c, row, column] = 1 - 0.25 * c
         return maps
 
 
@@ -79,9 +78,9 @@ def test_headings_are_in_order_and_every_picture_has_alt_text(found):
     alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
     assert alts[0] == "The picture c.jpg"
     assert alts[1:4] == [  # the best class first
-        "Heat map of sofa, darkest at the bottom left",
-        "Heat map of tree, darkest at the bottom right",
-        "Heat map of cat, darkest at the top left",
+        "Heat map of sofa, brightest at the bottom left",
+        "Heat map of tree, brightest at the bottom right",
+        "Heat map of cat, brightest at the top left",
     ]
     assert page.text.index("Look at these first") < page.text.index("c.jpg")
     assert page.text.index("c.jpg") < page.text.index("The others") < page.text.index("a</i>.jpg")
@@ -100,7 +99,7 @@ def test_tags_scores_and_unreadable_pictures_are_said(found):
 
 
 def test_what_speaks_against_the_tags_stands_first(found):
-    text = contact_sheet(Fitted(), replace(found, notice="No <photographs>."))
+    text = contact_sheet(Fitted(), found._replace(notice="No <photographs>."))
     assert "No &lt;photographs&gt;." in text
     page = Page(text).text
     assert page.index("No <photographs>.") < page.index("Classes:") < page.index("c.jpg")
@@ -114,23 +113,21 @@ def test_a_long_sheet_says_what_it_leaves_out(found):
     assert "pictures are shown" not in contact_sheet(Fitted(), found)
 
 
-def test_heat_is_dark_where_the_score_is_high_and_shaded_by_the_picture():
-    scores = np.zeros((14, 14))
-    scores[0, 0] = 1
-    white = np.asarray(heat_picture(Image.new("L", (30, 30), 255), scores), dtype=int)
-    black = np.asarray(heat_picture(Image.new("L", (30, 30), 0), scores), dtype=int)
-    assert white.shape == (SIDE, SIDE, 3)
-    assert white[3, 3].sum() < white[-3, -3].sum()
-    assert (black < white).any(-1).all()
-    flat = np.asarray(heat_picture(Image.new("L", (30, 30)), np.ones((14, 14))))
-    assert np.ptp(flat, axis=(0, 1)).max() == 0
+def test_the_maps_of_a_picture_have_one_scale(found):
+    page = Page(contact_sheet(Fitted(), found, first=[0], limit=1))
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    lights = [
+        Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("L")
+        for source in sources
+    ]
+    brightest = [int(np.asarray(light).max()) for light in lights[1:]]
+    assert brightest == sorted(brightest, reverse=True) and brightest[0] > brightest[2] + 30
 
 
 def test_text_is_dark_enough_on_its_ground():
     """WCAG's 4.5 to 1 for text, 3 to 1 for lines."""
-    text = contact_sheet.__globals__["_STYLE"]
-    (ink,) = re.findall(r"[^-]color: (#\w+)", text)
-    (line,) = re.findall(r"solid (#\w+)", text)
+    (ink,) = re.findall(r"[^-]color: (#\w+)", PAGE)
+    (line,) = re.findall(r"solid (#\w+)", PAGE)
 
     def luminance(colour):
         x = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
