@@ -4,8 +4,7 @@
 
 ``source/NN_name.py`` is a jupytext percent script. From it come
 
-- ``NN_name.ipynb``, executed, with its outputs; only where it is out of step with its source, or
-  with ``--all``; never with ``--blank``;
+- ``NN_name.ipynb``, executed: if out of step with its source, or ``--all``; not with ``--blank``;
 - ``student/NN_name.ipynb``, without outputs and solutions, with nbgrader's metadata;
 - ``course/source/NN/NN_name.ipynb`` for nbgrader, with solutions, ignored by git.
 
@@ -61,14 +60,11 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-NO_NBGRADER = (
-    "The students' notebooks are made with nbgrader, which is not installed: "
-    "python -m pip install -e '.[teach]'"
-)
+NO_NBGRADER = "nbgrader, which makes the students' notebooks, is missing: pip install -e '.[teach]'"
 
 
 def sources() -> list[Path]:
-    """The sources in order."""
+    """In order."""
     return sorted((FOLDER / "source").glob("[0-9][0-9]_*.py"))
 
 
@@ -101,18 +97,8 @@ def tagged(cell: nbformat.NotebookNode, tag: str) -> bool:
     return cell.cell_type == "code" and tag in cell.metadata.get("tags", [])
 
 
-# The course: nbgrader's metadata, and the blanks
-
-
 def course_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook as nbgrader's source: solutions, points, `answer = ...`; links a folder up.
-
-    Raises
-    ------
-    ValueError
-        An exercise has no marks, or is not followed by its check; a solution would be shown; or a
-        check reads nothing that the solution gives.
-    """
+    """The notebook as nbgrader's source: solutions, points, `answer = ...`; links a folder up."""
     course = copy.deepcopy(notebook)
     number, code = 0, [cell for cell in course.cells if cell.cell_type == "code"]
     for cell, following in zip(code, [*code[1:], None], strict=True):
@@ -127,20 +113,18 @@ def course_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             raise ValueError(f"The solution in {cell.id} would be shown: tag the cell 'exercise'.")
     for cell in course.cells:
         if cell.cell_type == "markdown":
-            for place in ("/blob/main/notebooks/", "lab/tree/notebooks/"):
-                cell.source = cell.source.replace(place, f"{place}student/")
+            cell.source = re.sub("(/blob/main|lab/tree)/notebooks/", r"\g<0>student/", cell.source)
             cell.source = LOCAL_LINK.sub(r"](../\1)", cell.source)
-        for tag in ("setup", "config"):
-            if tagged(cell, tag):
-                cell.metadata["nbgrader"] = graded(tag)
+        for tag in [tag for tag in ("setup", "config") if tagged(cell, tag)]:
+            cell.metadata["nbgrader"] = graded(tag)
     return course
 
 
 def graded(grade_id: str, solution: bool = False, points: int = 0) -> dict[str, Any]:
     """nbgrader's metadata of a solution, a check (points) or a cell that is put back (neither)."""
     kind = {"solution": solution, "grade": points > 0, "locked": not solution, "task": False}
-    more = {"points": points} if points else {}
-    return {"grade_id": grade_id, "schema_version": 3, **kind, **more}
+    about = {"grade_id": grade_id, "schema_version": 3, **kind}
+    return {**about, "points": points} if points else about
 
 
 def placed(cell: nbformat.NotebookNode, check: str) -> str:
@@ -150,8 +134,8 @@ def placed(cell: nbformat.NotebookNode, check: str) -> str:
         raise ValueError(f"The exercise in {cell.id} has no '# solution' lines: add them.")
     if match[1]:
         return cell.source
-    rest = SOLUTION.sub("", cell.source)
-    asked = [name for name in given(match[2]) if name in read(f"{rest}\n{check}")]
+    rest = ast.parse(f"{SOLUTION.sub('', cell.source)}\n{check}")
+    asked = [name for name in given(match[2]) if name in names_in(rest, ast.Load)]
     if not asked:
         raise ValueError(f"The check of {cell.id} reads nothing that the solution gives.")
     return SOLUTION.sub(lambda m: f"{' = '.join(asked)} = ...  # your answer\n{m[0]}", cell.source)
@@ -165,40 +149,28 @@ def given(code: str) -> list[str]:
     """
     names: list[str] = []
     for line in ast.parse(code).body:
-        if isinstance(line, ast.FunctionDef | ast.ClassDef):
-            names.append(line.name)
-        else:
-            found = [node for node in ast.walk(line) if isinstance(node, ast.Name)]
-            names += [node.id for node in found if isinstance(node.ctx, ast.Store)]
+        name = getattr(line, "name", None)  # of a function or a class
+        names += [name] if name else names_in(line, ast.Store)
     return list(dict.fromkeys(names))
 
 
-def read(code: str) -> set[str]:
-    """The names that some lines read."""
-    found = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
-    return {node.id for node in found if isinstance(node.ctx, ast.Load)}
+def names_in(code: ast.AST, use: type[ast.expr_context]) -> list[str]:
+    """The names that are read (`ast.Load`) or given a value (`ast.Store`)."""
+    found = [node for node in ast.walk(code) if isinstance(node, ast.Name)]
+    return [node.id for node in found if isinstance(node.ctx, use)]
 
 
 def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The course's version after nbgrader's own preprocessors: no outputs, no solutions.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        nbgrader is not installed; the message says how to.
-    """
+    """The course's version after nbgrader's own preprocessors: no outputs, no solutions."""
     try:
         config = PyFileConfigLoader("nbgrader_config.py", path=str(COURSE)).load_config()
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(NO_NBGRADER) from error
-    student, resources = course_version(notebook), {}
+    student = course_version(notebook)
     for preprocessor in config.GenerateAssignment.preprocessors:
-        if preprocessor.__name__ != "SaveCells":  # which needs a database
-            student, resources = preprocessor(config=config).preprocess(student, resources)
+        if preprocessor.__name__ != "SaveCells":  # it needs a database
+            student, _ = preprocessor(config=config).preprocess(student, {})
     return student
-
-
-# Running
 
 
 def execute(notebook: nbformat.NotebookNode, **options: Any) -> nbformat.NotebookNode:
@@ -210,25 +182,20 @@ def execute(notebook: nbformat.NotebookNode, **options: Any) -> nbformat.Noteboo
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what changes from run to run without meaning: times of execution, progress bars.
-
-    Other words on stderr stay, for a test to find.
-    """
+    """Drop what changes from run to run: times, progress bars. Other words on stderr stay."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell["outputs"] = [o for o in cell.outputs if not PROGRESS_BAR.search(_text(o))]
+            texts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs]
+            pairs = zip(cell.outputs, texts, strict=True)
+            cell["outputs"] = [o for o, text in pairs if not PROGRESS_BAR.search(text)]
             for output in cell.outputs:
                 data = output.get("data", {})
                 if data.pop("application/vnd.jupyter.widget-view+json", None):
                     what = "explorer" if data["text/plain"].startswith("VBox(") else "button"
                     data["text/plain"] = f"The {what} needs a running kernel: run the notebook."
     return notebook
-
-
-def _text(output: nbformat.NotebookNode) -> str:
-    return output.get("text", "") or output.get("data", {}).get("text/plain", "")
 
 
 def slowest_cell(notebook: nbformat.NotebookNode) -> float:
@@ -269,12 +236,10 @@ def make(path: Path, everything: bool = False, blank_only: bool = False) -> None
         print(f"{full.name} is in step")
         return
     start = time.time()
-    execute(notebook)
-    slowest = slowest_cell(notebook)
+    slowest = slowest_cell(execute(notebook))
     nbformat.write(tidy(notebook), full)
-    size = full.stat().st_size / 1e6
     took = f"{time.time() - start:.0f} s, slowest cell {slowest:.1f} s"
-    print(f"{full.name}: {took}, {size:.1f} MB", flush=True)
+    print(f"{full.name}: {took}, {full.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
 if __name__ == "__main__":
