@@ -1,10 +1,8 @@
 """What a result is worth: mAP with its interval, F1, and how well single patches are read.
 
-Two protocols differ in the pairs (image, class) of which VOC marks every object "difficult".
-Without `ignore` such a pair counts as absent (the one usual in papers on multi-label recognition);
-with `ignore` it is left out of the ranking of its class (PASCAL's own).
-
-mAP and its intervals are in per cent, all else is a share from 0 to 1.
+mAP and its intervals are in per cent, all else is a share from 0 to 1. VOC's two protocols differ
+in the pairs (image, class) of which every object is "difficult": without `ignore` such a pair
+counts as absent (as most papers do), with it it is left out of its class's ranking (PASCAL's own).
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ class F1(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A mAP, or the lead of one over another, and the ends of its interval, in points of mAP."""
+    """A mAP, or one's lead over another, with the ends of its interval; in per cent (points)."""
 
     point: float
     low: float
@@ -48,7 +46,7 @@ class Interval(NamedTuple):
 
     @property
     def above_zero(self) -> bool:
-        """Whether the whole interval is: the lead is more than chance."""
+        """Whether all of the interval is: the lead is more than chance."""
         return self.low > 0
 
     def __str__(self) -> str:
@@ -63,8 +61,8 @@ def mean_average_precision(
 ) -> MeanAP:
     """Mean over classes of the average precision, the figure of the paper's table, in per cent.
 
-    A class without positives has no average precision: it is left out of the mean and named. If
-    there is no other, or on shapes or values that do not fit, it is a ValueError.
+    A class without positives has no average precision: it is left out of the mean and named. No
+    class with positives, and shapes or values that do not fit, are a ValueError.
 
     Parameters
     ----------
@@ -81,11 +79,9 @@ def mean_average_precision(
     >>> round(result.map, 1), result.left_out
     (83.3, ['dog'])
     """
-    y, scores, count = _check(y, scores, ignore)
-    ap = np.full(y.shape[1], np.nan)
-    for c in _with_positives(y, count):
-        rows = count[:, c]
-        ap[c] = 100 * average_precision_score(y[rows, c], scores[rows, c])
+    ap = np.full(np.shape(y)[-1], np.nan)
+    for c, _, labels, values in _rankings(y, scores, ignore):
+        ap[c] = 100 * average_precision_score(labels, values)
     return MeanAP(float(np.nanmean(ap)), ap, _names(np.isnan(ap), class_names))
 
 
@@ -104,9 +100,9 @@ def f1(
 
     Parameters
     ----------
-    y, scores, ignore, class_names : as in :func:`mean_average_precision`.
     threshold : a class is predicted where its score is at least this; unused with k.
     k : predict instead the k best classes of each image; of equal scores the first class wins.
+    y, scores, ignore, class_names : as in :func:`mean_average_precision`.
 
     Examples
     --------
@@ -115,8 +111,6 @@ def f1(
     (0.5, 0.667)
     """
     y, scores, count = _check(y, scores, ignore)
-    if k is not None and not 1 <= k <= y.shape[1]:
-        raise ValueError(f"k must be from 1 to the number of classes, {y.shape[1]}: got {k}.")
     predicted = count & (scores >= threshold if k is None else _best(scores, k))
     y &= count
     right, said, there = (y & predicted).sum(0), predicted.sum(0), y.sum(0)
@@ -146,20 +140,17 @@ def interval(
     ----------
     y, a, b, ignore : [n, C], as in :func:`mean_average_precision`.
     n : resamples, each of as many images as there are, drawn with replacement.
-    level : coverage in per cent.
-    seed : of the resamples; the same seed and number of images give the same ones.
+    level : coverage in per cent.    seed : of the resamples.
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> y = rng.integers(0, 2, (100, 3))
-    >>> good, poor = y + rng.normal(size=y.shape), rng.normal(size=y.shape)
-    >>> interval(y, good, poor, n=200).above_zero
-    True
+    >>> y = np.tile([[0, 1], [1, 0], [1, 1]], (20, 1))
+    >>> print(interval(y, y, -y, n=200))
+    +33.3 [+27.5, +39.2]
     """
-    maps = _resampled(y, a, ignore, n, seed)  # the first is the mAP of the images as they are
+    maps = _maps(_rankings(y, a, ignore), len(np.asarray(y)), n, seed)
     if b is not None:
-        maps -= _resampled(y, b, ignore, n, seed)
+        maps -= _maps(_rankings(y, b, ignore), len(np.asarray(y)), n, seed)
     tail = (100 - level) / 2
     return Interval(float(maps[0]), *np.nanpercentile(maps[1:], [tail, 100 - tail]).tolist())
 
@@ -167,9 +158,8 @@ def interval(
 def patch_accuracy(scores: ArrayLike, truth: ArrayLike) -> float:
     """Share of the patches on objects whose best-scoring class is theirs.
 
-    scores : [n, N, C] of the patches.
-    truth : [n, N] the class that each patch shows, as ``worlds.masks.patch_truth`` gives it: below
-    0 is no class (-1 background, -2 void, -3 mixed).
+    [n, N, C] scores of the patches; truth : [n, N] the class that each shows, as
+    ``worlds.masks.patch_truth`` gives it: below 0 none (-1 background, -2 void, -3 mixed).
 
     Examples
     --------
@@ -181,10 +171,9 @@ def patch_accuracy(scores: ArrayLike, truth: ArrayLike) -> float:
 
 
 def within_picture_auc(scores: ArrayLike, truth: ArrayLike) -> float:
-    """How well a class's score tells its patches from the others of the same picture.
+    """Mean area under the ROC curve, over pictures and the classes they show; 0.5 is chance.
 
-    Mean of the area under the ROC curve over pictures and the classes they show; 0.5 is chance.
-    Void and mixed patches are left out. Parameters as in :func:`patch_accuracy`.
+    A class's score on its patches, against the picture's others; void and mixed are left out.
 
     Examples
     --------
@@ -202,8 +191,6 @@ def within_picture_auc(scores: ArrayLike, truth: ArrayLike) -> float:
 def peak_on_object(scores: ArrayLike, truth: ArrayLike) -> float:
     """Share of (picture, class it shows) whose highest-scoring patch is a patch of that class.
 
-    Parameters as in :func:`patch_accuracy`.
-
     Examples
     --------
     >>> peak_on_object([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]], [[0, 1, -1]])
@@ -213,10 +200,9 @@ def peak_on_object(scores: ArrayLike, truth: ArrayLike) -> float:
 
 
 def named_beyond_largest(scores: ArrayLike, areas: ArrayLike) -> float:
-    """Share of the classes beside a picture's largest that its scores name.
+    """Share of the classes beside a picture's largest that its scores [n, C] name.
 
-    A picture that shows k classes names its k best-scoring ones: [n, C] scores. [n, C] areas are
-    the pixels, or shares, that a class covers; 0 where it is not shown.
+    It names as many as it shows. areas : [n, C] pixels or shares that a class covers; 0: not shown.
 
     Examples
     --------
@@ -262,32 +248,28 @@ def _shown(scores: ArrayLike, truth: ArrayLike) -> Iterator[tuple[np.ndarray, ..
             yield picture[:, c].astype(np.float64), shown, shown == c
 
 
-def _resampled(
-    y: ArrayLike, scores: ArrayLike, ignore: ArrayLike | None, n: int, seed: int
-) -> np.ndarray:
-    """[1 + n] the mAP of all images, then of each resample of them, per cent."""
-    labels, values, count = _check(y, scores, ignore)
-    draws = np.random.default_rng(seed).integers(len(labels), size=(n, len(labels)))
-    counts = [np.bincount(draw, minlength=len(labels)) for draw in draws]
-    drawn = np.stack([np.ones(len(labels), dtype=int), *counts], axis=1)
-    classes = _with_positives(labels, count)
-    ap = [_average_precisions(labels[:, c], values[:, c], count[:, c], drawn) for c in classes]
-    return 100 * _ratio(np.nansum(ap, axis=0), np.isfinite(ap).sum(axis=0), empty=np.nan)
+def _maps(rankings: list[tuple], images: int, n: int, seed: int) -> np.ndarray:
+    """[1 + n] per cent: the mAP of the images as they are, then of each resample; NaN without."""
+    rng, maps = np.random.default_rng(seed), []
+    for start in range(0, n + 1, 100):  # so many at a time, for the memory
+        draws = rng.integers(images, size=(min(100, n + 1 - start), images))
+        draws[: start == 0] = range(images)
+        drawn = np.stack([np.bincount(draw, minlength=images) for draw in draws], axis=1)
+        ap = [_average_precisions(y, scores, drawn[rows]) for _, rows, y, scores in rankings]
+        maps.append(_ratio(np.nansum(ap, axis=0), np.isfinite(ap).sum(axis=0), empty=np.nan))
+    return 100 * np.concatenate(maps)
 
 
-def _average_precisions(
-    y: np.ndarray, scores: np.ndarray, count: np.ndarray, drawn: np.ndarray
-) -> np.ndarray:
+def _average_precisions(y: np.ndarray, scores: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """[R] average precision of one class where image i is drawn[i, r] times; NaN without positives.
 
     AP = sum over the thresholds of (recall gained) * (precision there). Recall is gained only at
     scores that a positive has, so the ranking is cut behind each of those: equal scores fall into
     one piece, as in scikit-learn.
     """
-    cuts = np.unique(-scores[y & count])
+    cuts = np.unique(-scores[y])
     piece = np.searchsorted(cuts, -scores)  # of each image; behind the last cut nothing counts
-    seen = np.flatnonzero(count & (piece < len(cuts)))
-    seen = seen[piece[seen].argsort()]
+    seen = piece.argsort()[: (piece < len(cuts)).sum()]
     gained, added = (
         np.add.reduceat(drawn[rows], piece[rows].searchsorted(range(len(cuts))))
         for rows in (seen[y[seen]], seen)
@@ -296,18 +278,18 @@ def _average_precisions(
     return _ratio((gained * precision).sum(axis=0), gained.sum(axis=0), empty=np.nan)
 
 
-def _with_positives(y: np.ndarray, count: np.ndarray) -> np.ndarray:
+def _rankings(y: ArrayLike, scores: ArrayLike, ignore: ArrayLike | None) -> list[tuple]:
+    """Of each class with positives: its number, the images that count, their labels and scores."""
+    y, scores, count = _check(y, scores, ignore)
     classes = np.flatnonzero((y & count).any(axis=0))
     if len(classes) == 0:
         raise ValueError("No class has a positive image, so there is no mAP: check the labels.")
-    return classes
+    return [(c, count[:, c], y[count[:, c], c], scores[count[:, c], c]) for c in classes]
 
 
-def _check(
-    y_true: ArrayLike, scores: ArrayLike, ignore: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _check(y: ArrayLike, scores: ArrayLike, ignore: ArrayLike | None) -> tuple[np.ndarray, ...]:
     """y and the mask of pairs that count as bool, scores as float64, all [n, C]."""
-    y, values = np.asarray(y_true), np.asarray(scores, dtype=np.float64)
+    y, values = np.asarray(y), np.asarray(scores, dtype=np.float64)
     count = ~np.zeros(y.shape, dtype=bool) if ignore is None else ~np.asarray(ignore, dtype=bool)
     if y.ndim != 2 or y.size == 0 or not y.shape == values.shape == count.shape:
         shapes = f"{y.shape}, {values.shape} and {count.shape}"
