@@ -1,9 +1,10 @@
-"""The book: every notebook and page, its links led into it, and the check of the rendered site."""
+"""The book: made offline from executed notebooks, with alt text; broken links stop it."""
 
 import base64
-import doctest
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -20,268 +21,158 @@ README = """# Series
 
 ![One point](data/point.png)
 
-## Use it
-
-See [the map](#the-map-of-the-series), [code](tool.py), [the folder](data) and [out](https://a.org).
-
-## The map of the series
+See [code](tool.py), [out](https://a.org), [for students](notebooks/student/01_first.ipynb).
 
 | notebook | question |
 | --- | --- |
-| [00 First](notebooks/00_first.ipynb) | [why?](notebooks/01_second.ipynb) |
+| [01 First](notebooks/01_first.ipynb) | [why?](notebooks/TEACHING.md#plan) |
+"""
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+TEXT = """# 01 · First
+
+[![Open](https://a.org/b.svg)](https://a.org/c) [![Two](https://a.org/d.svg)](https://a.org/e)
+
+Where $x_i$ is.
+
+$$\\frac{a}{b} = \\arg\\max_c \\log p$$
+
+<details><summary>Hint</summary>
+
+Read [the plan](TEACHING.md#plan).
+
+</details>
+
+![Two boxes.](figures/two.svg)
 """
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "notebooks" / "book" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-book, check = load("book"), load("check")
+spec = importlib.util.spec_from_file_location("check", ROOT / "notebooks" / "book" / "check.py")
+check = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(check)
+needs_sphinx = pytest.mark.skipif(
+    importlib.util.find_spec("myst_nb") is None, reason="left out: `make book` installs myst-nb"
+)
 
 
-def figure(alt="A point in the middle."):
-    metadata = {"image/png": {"alt": alt}} if alt else {}
-    return nbformat.v4.new_output("display_data", {"image/png": PIXEL}, metadata=metadata)
+def output(data, kind="display_data", **more):
+    return nbformat.v4.new_output(kind, data, **more)
 
 
-def code_cell(source, *outputs, tags=()):
+def code(source, *outputs, tags=()):
     metadata = {"tags": list(tags)} if tags else {}
     return nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata=metadata)
 
 
-def notebook(path, title, *cells):
-    opening = nbformat.v4.new_markdown_cell(
-        f"# {title}\n\n[![Open](https://a.org/b.svg)](https://a.org/c)\n\nWhere $x_i$ is."
-    )
-    nbformat.write(nbformat.v4.new_notebook(cells=[opening, *cells]), path)
+def write_notebook(path, *cells):
+    cells = [nbformat.v4.new_markdown_cell(TEXT), *cells]
+    metadata = {"language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
 
 
 @pytest.fixture
 def small(tmp_path):
-    """A repository of two notebooks."""
-    for folder in ("data", "notebooks/student"):
+    """A repository with one notebook."""
+    for folder in ("data", "notebooks/student", "notebooks/figures"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "README.md").write_text(README)
-    (tmp_path / "notebooks/TEACHING.md").write_text("# Teaching\n\nFrom [01](01_second.ipynb).\n")
+    for name in ("data/README", "data/mini_clip/README", "piaa_utils/README", "benchmarks/README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n")
+    for name in ("CHANGELOG.md", "CONTRIBUTING.md", "notebooks/book/more.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("# More\n")
+    (tmp_path / "notebooks/TEACHING.md").write_text("# Teaching\n\n## Plan\n\nWords.\n")
     (tmp_path / "tool.py").write_text("answer = 42\n")
     (tmp_path / "data/point.png").write_bytes(base64.b64decode(PIXEL))
-    text = nbformat.v4.new_markdown_cell(
-        "## Formula\n\n$$\\frac{a}{b} = \\arg\\max_c \\log p$$\n\n"
-        "<details><summary>Hint</summary>\n\nRead [00](00_first.ipynb#formula).\n\n</details>"
+    (tmp_path / "notebooks/figures/two.svg").write_text(SVG)
+    table = "<table><tr><th>a</th></tr><tr><td>1</td></tr></table>"
+    write_notebook(
+        tmp_path / "notebooks/01_first.ipynb",
+        code("import sys", tags=["setup"]),
+        code("show()", figure("A point in the middle."), figure("Another point.", PIXEL[:-4])),
+        code("table()", output({"text/html": table}), output({"text/markdown": "|b|\n|-|\n|$2$|"})),
+        code("print()", nbformat.v4.new_output("stream", name="stderr", text="grumble")),
+        code("answer = 43", tags=["exercise"]),
     )
-    widget, button = (
-        nbformat.v4.new_output("display_data", {"text/plain": f"The {what} {book.WIDGET}"})
-        for what in ("explorer", "button")
-    )
-    words = nbformat.v4.new_output("stream", name="stdout", text="a ``` b\n")
-    table = nbformat.v4.new_output(
-        "display_data", {"text/html": "<table><tr><th>a</th></tr><tr><td>1</td></tr></table>"}
-    )
-    markdown = nbformat.v4.new_output("display_data", {"text/markdown": "| a |\n|---|\n| 1 |"})
-    value = nbformat.v4.new_output("execute_result", {"text/plain": "42"}, execution_count=1)
-    grumble = nbformat.v4.new_output("stream", name="stderr", text="grumble")
-    notebook(tmp_path / "notebooks/00_first.ipynb", "00 · First", text)
-    notebook(tmp_path / "notebooks/student/00_first.ipynb", "00 · First", text)
-    cells = [
-        code_cell("import sys", tags=["setup"]),
-        code_cell("explorer()", widget, figure()),
-        code_cell("upload()", button),
-        code_cell("show()", words, table, markdown, value, grumble),
-        code_cell("answer = 42", tags=["exercise"]),
-        text,
-    ]
-    notebook(tmp_path / "notebooks/01_second.ipynb", "01 · Second", *cells)
+    write_notebook(tmp_path / "notebooks/student/01_first.ipynb")
     return tmp_path
 
 
-@pytest.fixture
-def staged(small, tmp_path_factory):
-    stage = book.Stage(small, tmp_path_factory.mktemp("stage"))
-    stage.write()
-    return stage.folder
+def figure(alt, png=PIXEL):
+    return output({"image/png": png}, metadata={"image/png": {"alt": alt}})
 
 
-# Pages from the repository
+def build(root):
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c"]
+    command += [ROOT / "notebooks" / "book", root, root / "results/book"]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_book_holds_what_is_there(small):
-    assert list(book.pages(small).values()) == ["index", "00_first", "01_second", "teaching"]
-
-
-def test_every_notebook_of_the_series_is_in_it():
-    names = list(book.pages().values())
-    assert names[0] == "index" and "mini_clip" in names
-    assert {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")} <= set(names)
-
-
-def test_the_map_comes_first_and_pages_in_order(staged):
-    text = (staged / "index.md").read_text()
-    assert text.index("## The map of the series") < text.index("## Use it")
-    assert text.index("00_first\n01_second\n") < text.index(":caption: About\n\nteaching\n")
-
-
-def test_a_readme_without_the_map_is_refused(small, tmp_path):
-    with pytest.raises(ValueError, match="README.md must have one section"):
-        book.map_first("# Series\n\n## Use it\n")
-
-
-def test_links_lead_into_the_book(staged):
-    text = (staged / "index.md").read_text()
-    assert "[00 First](/00_first.md)" in text and "[out](https://a.org)" in text
-    assert (
-        "[code](/code/tool_py.md)" in text
-        and "answer = 42" in (staged / "code/tool_py.md").read_text()
-    )
-    assert (
-        "![One point](/files/data/point.png)" in text and (staged / "files/data/point.png").exists()
-    )
-    assert "[the map](#the-map-of-the-series), " in text and ", the folder and" in text.replace(
-        "\n", " "
-    ).replace("[code](/code/tool_py.md), the", ", the")
-    assert "[00](/00_first.md#formula)" in (staged / "01_second.md").read_text()
-
-
-def test_links_in_code_are_left(small, tmp_path):
-    stage = book.Stage(small, tmp_path / "stage")
-    text = "```python\na[0](gone.py)\n```\n"
-    assert stage.links(text, "README.md") == text
-
-
-def test_a_broken_link_stops_the_book(small, tmp_path):
-    stage = book.Stage(small, tmp_path / "stage")
-    with pytest.raises(ValueError, match="README.md links to gone.py, which is not there"):
-        stage.links("[gone](gone.py)", "README.md")
-
-
-def test_badges_give_way_to_the_files_themselves(staged):
-    first, second = ((staged / f"{n}.md").read_text() for n in ("00_first", "01_second"))
-    assert "a.org" not in first + second
-    assert "[the notebook](/files/notebooks/00_first.ipynb) · [with blank" in first
-    assert "with blank" not in second, "it has no version for students"
-    assert (staged / "files/notebooks/student/00_first.ipynb").exists()
-
-
-def test_outputs_as_a_reader_sees_them(staged):
-    text = (staged / "01_second.md").read_text()
-    assert text.count(book.EXPLORER) == text.count(book.BUTTON) == 1
-    assert book.WIDGET not in text and "grumble" not in text
-    assert '```{image} /figures/01_second-2-1.png\n:alt: "A point in the middle."\n```' in text
-    assert "````text\na ``` b\n````" in text and "<table><tr><th>a</th>" in text
-    assert "| a |\n|---|" in text and "```text\n42\n```" in text
-    assert "<summary>A solution</summary>\n\n```python\nanswer = 42\n```\n\n</details>" in text
-
-
-def test_a_figure_without_alt_text_stops_the_book(small, tmp_path):
-    notebook(small / "notebooks/02_third.ipynb", "02 · Third", code_cell("show()", figure(alt="")))
-    with pytest.raises(ValueError, match="02_third-1-0 has no alt text"):
-        book.Stage(small, tmp_path / "stage").write()
-
-
-def test_every_markdown_file_that_the_front_page_links_to_is_a_page():
-    linked = re.findall(r"\]\(([\w/.-]+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert "notebooks/TEACHING.md" in linked and set(linked) <= set(book.pages())
-
-
-def test_the_series_as_pages(tmp_path):
-    """All figures are there, beside the explorers too, and no badge or widget is left."""
-    stage = book.Stage(ROOT, tmp_path)
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        text = stage.notebook(f"notebooks/{path.name}")
-        cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
-        pictures = [o for c in cells for o in c.outputs if "image/png" in o.get("data", {})]
-        assert text.count("```{image}") == len(pictures) >= 3
-        assert text.count(book.EXPLORER) == 1 and book.WIDGET not in text
-        near = text[max(text.index(book.EXPLORER) - 2500, 0) : text.index(book.EXPLORER) + 2500]
-        assert "```{image}" in near
-        assert "[![" not in text and "](../" not in text
-
-
-# Rendering
-
-
-@pytest.fixture(scope="module")
-def needs_sphinx():
-    if book.missing():
-        pytest.skip(f"left out: `make book` installs {', '.join(book.missing())}")
-
-
-def test_the_rendered_site(needs_sphinx, small, capsys):
+@needs_sphinx
+def test_the_rendered_site(small):
+    done = build(small)
+    assert not done.returncode, done.stderr
     site = small / "results" / "book"
-    book.render(site, small)
     assert check.findings(site) == []
-    second = (site / "01_second.html").read_text(encoding="utf-8")
-    assert re.search(r"<math display=.block.><mfrac><mi>a</mi><mi>b</mi></mfrac>", second)
-    assert 'alt="A point in the middle."' in second
-    assert 'rel="prev" title="00 · First"' in second and 'rel="next" title="Teaching"' in second
-    assert "second" in (site / "searchindex.js").read_text(encoding="utf-8")
+    page = (site / "notebooks/01_first.html").read_text(encoding="utf-8")
+    for alt in ("A point in the middle.", "Another point.", "Two boxes."):
+        assert f'alt="{alt}"' in page
+    assert re.search(r"<math display=.block.><mfrac><mi>a</mi><mi>b</mi></mfrac>", page)
+    assert "<th>a</th>" in page and re.search(r"<td><p><math><mn>2</mn></math></p></td>", page)
+    assert "grumble" not in page and "a.org" not in page
+    assert re.search(r"<details[^>]*>\s*<summary[^>]*>.{0,80}A solution", page, re.DOTALL)
+    assert 'href="TEACHING.html#plan"' in page and "with blank exercises" in page
+    assert len(list(site.glob("_downloads/*/01_first.ipynb"))) == 2, "ours and the students'"
+    front = (site / "README.html").read_text(encoding="utf-8")
+    assert "notebooks/01_first.html" in front and "notebooks/TEACHING.html#plan" in front
+    assert 'url=README.html"' in (site / "index.html").read_text()
+    assert "01_first" in (site / "searchindex.js").read_text(encoding="utf-8")
     assert "data:font/woff;base64" in (site / "_static/math.css").read_text(encoding="utf-8")
-    assert "@media print" in (site / "_static/book.css").read_text(encoding="utf-8")
-    (small / "notebooks/TEACHING.md").write_text("# Teaching\n\nOf [nothing](#nowhere).\n")
-    with pytest.raises(RuntimeError, match="Sphinx refused the book"):
-        book.render(site, small)
-    assert (site / "index.html").exists(), "the last good book stays"
 
 
-def test_a_folder_of_something_else_is_left(tmp_path):
-    (tmp_path / "thesis.tex").write_text("dear")
-    with pytest.raises(ValueError, match="holds something else than a book"):
-        book.render(tmp_path)
-    assert (tmp_path / "thesis.tex").exists()
-
-
-def test_without_sphinx_one_sentence_says_what_to_do(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(book, "PACKAGES", ("sphinx_not_there",))
-    monkeypatch.setattr("sys.argv", ["book.py", "--output", str(tmp_path / "site")])
-    assert book.main() == 2
-    assert "The book needs sphinx_not_there; run `make book`" in capsys.readouterr().err
+@needs_sphinx
+def test_faults_stop_the_book(small):
+    """One build, to spare time: a link without a file, one without an anchor, two bare pictures."""
+    for name, old, new in (
+        ("README.md", "(tool.py)", "(gone.py)"),
+        ("README.md", "#plan", "#nowhere"),
+        ("notebooks/01_first.ipynb", "A point in the middle.", ""),
+        ("notebooks/01_first.ipynb", "Two boxes.", ""),
+    ):
+        text = (small / name).read_text(encoding="utf-8")
+        assert old in text
+        (small / name).write_text(text.replace(old, new), encoding="utf-8")
+    done = build(small)
+    assert done.returncode
+    for told in ("target not found: 'gone.py'", "'nowhere'", "two.svg has no alt text"):
+        assert told in done.stderr
+    assert re.search(r"[0-9a-f]{64}\.png has no alt text", done.stderr)
 
 
 # The check
 
 PAGE = """<!doctype html><html lang="en"><head><title>T</title><link rel="stylesheet" href="a.css">
-<link rel="next" href="b.html"></head><body><h1>One<a class="headerlink" href="#one">¶</a></h1>
-<h2 id="one">Two</h2><img src="p.png" alt="A point."><a href="b.html#there">b</a>
-<a href="https://a.org">out</a><a href="mailto:a@a.org">write</a>
-<table><tr><th>a</th></tr><tr><td>1</td></tr></table></body></html>"""
-OTHER = '<html lang="en"><title>B</title><h1 id="there">B</h1></html>'
+<link rel="next" href="https://a.org/b.html"></head><body><main><h1>One</h1><h2>Two</h2>
+<img alt="A point." src="p.png"><a href="https://a.org">out</a></main></body></html>"""
 
 
-def write_site(folder, page=PAGE, style="body { background: url(p.png) }"):
+def write_site(folder, page=PAGE, style="body { background: url(p.png) } a { b: url(data:,) }"):
+    (folder / "index.html").write_text("<html></html>")
     (folder / "a.html").write_text(page)
-    (folder / "b.html").write_text(OTHER)
     (folder / "a.css").write_text(style)
     (folder / "p.png").write_bytes(base64.b64decode(PIXEL))
     return folder
 
 
-def test_a_sound_site_has_no_findings(tmp_path):
+def test_a_sound_site_has_no_findings_and_a_missing_one_has(tmp_path):
+    assert "run make book" in check.findings(tmp_path)[0]
     assert check.findings(write_site(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
     "old, new, told",
     [
-        ('lang="en"', "", "<html> has no lang"),
-        ("<title>T</title>", "", "it has no title"),
-        ("<h1>One", "<h2>One", "it has 0 headings of level 1"),
-        ("<h1>One", "<h1>One</h1><h1>", "it has 2 headings of level 1"),
-        ("<h2", "<h3", "'Two' of level 3 follows one of level 1"),
-        (">Two<", "><", "a heading of level 2 is empty"),
-        (' alt="A point."', "", "the picture p.png has no alt text"),
-        ("A point.", " ", "the picture p.png has no alt text"),
-        ("<th>a</th>", "<td>a</td>", "1 of 1 tables have no header cell"),
-        ("<table>", '<p id="one"><table>', "ids are used twice: ['one']"),
-        (">b</a>", ">Error displaying widget</a>", "a widget that cannot run"),
-        ("b.html#there", "c.html", "the link to c.html is broken"),
-        ("b.html#there", "b.html#gone", "b.html#gone is broken: there is no such anchor"),
-        ("#one", "#gone", "the link to #gone is broken: there is no such anchor"),
-        ('href="b.html"', 'href="c.html"', "the link to c.html is broken"),
         ('"p.png"', '"https://a.org/p.png"', "it loads https://a.org/p.png from outside"),
         ('"p.png"', '"q.png"', "it loads q.png, which is not there"),
-        ('src="p.png"', 'src="p.png" srcset="p.png 1x, q.png 2x"', "it loads q.png"),
         ('"a.css"', '"//a.org/a.css"', "it loads //a.org/a.css from outside"),
         ("<h1>", '<script src="https://a.org/m.js"></script><h1>', "https://a.org/m.js from"),
         ("<h1>", "<style>@import 'https://a.org/f.css';</style><h1>", "https://a.org/f.css from"),
@@ -290,55 +181,22 @@ def test_a_sound_site_has_no_findings(tmp_path):
 )
 def test_a_defect_is_found(tmp_path, old, new, told):
     assert old in PAGE
-    found = check.findings(write_site(tmp_path, PAGE.replace(old, new, 1)))
-    assert any(told in line and line.startswith("a.html: ") for line in found), found
+    (line,) = check.findings(write_site(tmp_path, PAGE.replace(old, new, 1)))
+    assert line.startswith("a.html: ") and told in line
 
 
 def test_fonts_from_outside_are_found(tmp_path):
-    style = '@font-face { src: url("https://a.org/f.woff2") } a { b: url(q.png) url(data:,) }'
-    found = check.findings(write_site(tmp_path, style=style))
-    assert found == [
-        "a.css: it loads https://a.org/f.woff2 from outside",
-        "a.css: it loads q.png, which is not there",
-    ]
+    found = check.findings(write_site(tmp_path, style='a { b: url("https://a.org/f.woff2") }'))
+    assert found == ["a.css: it loads https://a.org/f.woff2 from outside"]
 
 
-def run_check(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["check.py", *map(str, words)])
-    return check.main()
-
-
-def test_the_command_fails_on_a_finding_and_says_what_was_left_out(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("AXE", str(tmp_path / "not-there.js"))
-    assert run_check(monkeypatch, write_site(tmp_path)) == 0
-    out = capsys.readouterr().out
-    assert (
-        "axe was left out; it needs: " in out and "npm install --prefix .venv/axe axe-core" in out
-    )
-    assert out.endswith("2 pages, 0 findings\n")
-    assert run_check(monkeypatch, write_site(tmp_path, PAGE.replace("p.png", "q.png"))) == 1
-    assert "a.html: it loads q.png" in capsys.readouterr().out
-
-
-def test_the_command_says_that_there_is_no_book(tmp_path, monkeypatch, capsys):
-    assert run_check(monkeypatch, tmp_path) == 2
-    assert "run `make book` first" in capsys.readouterr().err
-
-
-def test_axe_finds_what_it_is_there_for(tmp_path, monkeypatch):
+def test_axe_finds_what_it_is_there_for(tmp_path):
     left_out = check.browser_missing()
     if left_out:
         pytest.skip(left_out)
-    (tmp_path / "index.html").write_text(PAGE.replace("<h1>", "<button></button><h1>"))
-    (tmp_path / "search.html").write_text(PAGE)
-    monkeypatch.setattr(check, "SEARCH_TIMEOUT", 500)
-    found = check.browser_findings(tmp_path)
-    assert any("index.html (light): critical, button-name" in line for line in found), found
-    assert any("p.png did not load" in line for line in found)
-    assert any("search.html: a search for 'entropy' finds nothing" in line for line in found)
-
-
-@pytest.mark.parametrize("module", [book, check], ids=["book", "check"])
-def test_the_examples_in_the_docstrings(module):
-    failed, tried = doctest.testmod(module)
-    assert tried and not failed
+    site = write_site(tmp_path, PAGE.replace("<h1>", "<button></button><h1>").replace("h2", "h4"))
+    (site / "search.html").write_text(PAGE.replace("p.png", "q.png"))
+    found = "\n".join(check.browser_findings(site))
+    for told in ("a.html (light): button-name", "a.html (light): heading-order", "finds nothing"):
+        assert told in found
+    assert "q.png did not load" in found

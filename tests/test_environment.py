@@ -1,5 +1,6 @@
 """The scaffolding: one list of versions, two commands, a repository of bearable size."""
 
+import fnmatch
 import os
 import re
 import shutil
@@ -18,7 +19,8 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib  # comes with pytest there
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 PIP_LINES = next(entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
 PINS = [Requirement(line) for line in PIP_LINES if not line.startswith("-e")]
@@ -33,9 +35,9 @@ def required():
 
 
 def later():
-    """What only `make book` and `make test-browser` install."""
-    extras = PROJECT["optional-dependencies"]
-    return {canonicalize_name(Requirement(r).name) for e in ("book", "browser") for r in extras[e]}
+    """What only `make book`, `make notebooks` and `make test-browser` install."""
+    extras, later = PROJECT["optional-dependencies"], ("book", "browser", "teach")
+    return {canonicalize_name(Requirement(line).name) for e in later for line in extras[e]}
 
 
 def installed(name):
@@ -61,7 +63,7 @@ def test_environment_yml_has_the_versions_of_this_environment(pin):
     if pin.marker and not pin.marker.evaluate():
         pytest.skip(f"Python of this version takes what {pin.name} still offers it")
     if canonicalize_name(pin.name) in later() and not installed(pin.name):
-        pytest.skip("make book or make test-browser installs it")
+        pytest.skip("another command installs it")
     assert metadata.version(pin.name) == version, (
         f"environment.yml pins {pin.name} {version}; run the tests with `make test`, which "
         "installs it, or change the line"
@@ -84,14 +86,24 @@ def test_conda_installs_the_package_itself_with_all_extras():
 def test_make_reads_the_same_pins_as_conda():
     """The Makefile's sed line finds in environment.yml exactly what a YAML reader finds."""
     command = re.search(r"sed -n '(s/\^ \*- .*)' environment\.yml", (ROOT / "Makefile").read_text())
-    found = subprocess.run(
-        ["sed", "-n", command[1], "environment.yml"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    words = ["sed", "-n", command[1], "environment.yml"]
+    found = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
     assert [str(Requirement(line)) for line in found.stdout.splitlines()] == list(map(str, PINS))
+
+
+def test_the_wheel_has_the_command_and_all_packages():
+    assert PROJECT["scripts"] == {"piaa": "piaa_utils.__main__:main"}
+    (pattern,) = SETUPTOOLS["packages"]["find"]["include"]
+    folders = {path.parent for path in (ROOT / "piaa_utils").rglob("*.py")}
+    assert all((folder / "__init__.py").exists() for folder in folders), "no package"
+    assert all(
+        fnmatch.fnmatch(folder.name, pattern) or folder.parent in folders for folder in folders
+    )
+    other = {p.name for p in (ROOT / "piaa_utils").iterdir() if p.is_file()}
+    other = {n for n in other if not n.endswith((".py", ".md"))}
+    patterns = SETUPTOOLS["package-data"]["piaa_utils"]
+    assert "py.typed" in other
+    assert all(any(fnmatch.fnmatch(name, p) for p in patterns) for name in other), other
 
 
 # Commands
@@ -126,23 +138,17 @@ def program(path, text):
 def test_make_alone_lists_the_commands(copy):
     done = make(copy)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[1] for line in done.stdout.splitlines()] == [
-        "help",
-        "run",
-        "test",
-        "test-min",
-        "test-latest",
-        "test-grade",
-        "test-browser",
-        "notebooks",
-        "book",
-        "check-book",
-        "badges",
-        "student",
-        "bench",
-        "lab",
-        "clean",
-    ]
+    listed = {line.split()[1] for line in done.stdout.splitlines()}
+    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert listed == set(phony.replace("\\", "").split()) - {"gone"}
+
+
+@needs_make
+def test_help_leaves_an_environment_whose_python_fails(copy):
+    program(copy / ".venv/bin/python", "exit 127")
+    (copy / ".venv/ready").touch()
+    assert make(copy).returncode == 0
+    assert (copy / ".venv/bin/python").exists() and (copy / ".venv/ready").exists()
 
 
 @needs_make
@@ -155,21 +161,21 @@ def test_lab_opens_the_notebooks_where_there_are_some(copy):
 
 @needs_make
 def test_second_make_does_not_install_again(copy):
-    assert "pip install" in make(copy, "-n", "run").stdout
+    assert "pip install" in make(copy, "-n", "run", "UV=").stdout
     program(copy / ".venv/bin/python", "exit 0")
     (copy / ".venv/ready").touch()
-    planned = make(copy, "-n", "run").stdout
+    planned = make(copy, "-n", "run", "UV=").stdout
     assert "pip install" not in planned and "-m piaa_utils run" in planned
     os.utime(copy / ".venv/ready", (1, 1))  # older than pyproject.toml
-    assert "pip install" in make(copy, "-n", "run").stdout
+    assert "pip install" in make(copy, "-n", "run", "UV=").stdout
 
 
 @needs_make
 def test_environment_whose_python_is_gone_is_made_anew(copy):
     program(copy / ".venv/bin/python", "exit 127")
     (copy / ".venv/ready").touch()
-    assert "pip install" in make(copy, "-n", "run").stdout
-    assert not (copy / ".venv").exists()
+    planned = make(copy, "-n", "run", "UV=").stdout
+    assert "pip install" in planned and "-m venv --clear .venv" in planned
 
 
 @needs_make
@@ -199,7 +205,7 @@ def test_first_good_python_makes_the_environment(copy):
         f"mkdir -p .venv/bin; printf '{fake_environment}' > .venv/bin/python\n"
         "chmod +x .venv/bin/python",
     )
-    done = make(copy, "run", PATH=f"{tools}:/usr/bin:/bin", CI="")
+    done = make(copy, "run", "UV=", PATH=f"{tools}:/usr/bin:/bin", CI="")
     assert done.returncode == 0, done.stderr
     told = log.read_text()
     assert "found -m venv --clear .venv" in told
@@ -210,13 +216,36 @@ def test_first_good_python_makes_the_environment(copy):
 
 
 @needs_make
+def test_uv_installs_the_same_pins_where_it_is_there(copy):
+    tools, log = copy / "tools", copy / "log"
+    program(tools / "uv", f'echo uv "$@" >> {log}')
+    program(copy / ".venv/bin/python", "exit 0")
+    done = make(copy, "run", PATH=f"{tools}:{os.environ['PATH']}", CI="")
+    assert done.returncode == 0, done.stderr
+    pins = r"-c \.venv/versions\.txt -e \.\[coco,lab,test\]"
+    assert re.fullmatch(rf"uv pip install --python \.venv/bin/python {pins}\n", log.read_text())
+
+
+@needs_make
+def test_the_hand_out_is_what_was_committed_and_has_no_solutions(tmp_path):
+    if subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode:
+        pytest.skip("this is no git checkout")
+    done = make(ROOT, "student", f"OUT={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    given = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert {"notebooks/student/03_entropy_selection.ipynb", "Makefile"} <= given
+    assert "data/mini_clip/model.safetensors" in given and "piaa_utils/pipeline.py" in given
+    assert not [p for p in given if re.match(r"course|tests|notebooks/(source|\d)", p)]
+
+
+@needs_make
 def test_failed_installation_is_tried_again(copy):
     program(copy / ".venv/bin/python", '[ "$3" != install ]')
-    assert make(copy, "run").returncode != 0
+    assert make(copy, "run", "UV=").returncode != 0
     assert not (copy / ".venv/ready").exists()
 
 
-ALWAYS = ["test"]  # what .ci/run calls on every machine
+ALWAYS = [".venv/teach .venv/book", "test"]  # what .ci/run calls on every machine
 
 
 def run_ci(copy, *programs, make="exit 0"):
@@ -255,7 +284,7 @@ def test_ci_says_that_playwright_could_not_be_installed(copy):
 
 @pytest.mark.parametrize("failing", [*ALWAYS, "test-browser"])
 def test_ci_fails_where_a_test_fails(copy, failing):
-    calls, done = run_ci(copy, "chromium", make=f'[ "$1" != {failing} ]')
+    calls, done = run_ci(copy, "chromium", make=f'[ "$*" != "{failing}" ]')
     assert done.returncode != 0 and calls[-1] == failing
 
 
