@@ -102,19 +102,12 @@ class PIAA(BaseEstimator):
     def fit(self, images: Any, y: None = None) -> PIAA:
         """Learn the visual classifier from images without labels (PVCL, Stages I to III).
 
-        Parameters
-        ----------
         images : a folder, paths, PIL images, a Dataset or a world, see
-            :func:`piaa_utils.images.list_images`.
-        y : not used; here for scikit-learn's conventions.
+            :func:`piaa_utils.images.list_images`; y : not used, a convention of scikit-learn.
 
-        Raises
-        ------
-        ValueError
-            On bad class names, no images, or an option out of range.
-        UnreadableImage
-            If not one of the images can be read; single ones are skipped, named in a warning and
-            listed in ``skipped_``.
+        Bad class names, no images and an option out of range are a ValueError. Unreadable images
+        are skipped, named in a warning and listed in ``skipped_``; if all are, it is an
+        UnreadableImage.
         """
         return self.fit_bank(self.select(images))
 
@@ -203,7 +196,8 @@ class PIAA(BaseEstimator):
         }
         text = json.dumps(about, default=lambda number: number.item())
         digests = {kind: _digest(tensors, text, kind) for kind in KINDS}
-        metadata = {"piaa": text, "digests": json.dumps(digests)}
+        # One entry: safetensors puts several in any order, and a run's files could not be compared.
+        metadata = {"piaa": json.dumps(json.loads(text) | {"digests": digests})}
         write_whole(Path(path), safetensors.torch.save(tensors, metadata))
 
     @classmethod
@@ -219,8 +213,6 @@ class PIAA(BaseEstimator):
     ) -> PIAA:
         """Read a saved classifier.
 
-        Parameters
-        ----------
         path : a file that ``save`` wrote; its numbers may since have been brought to float16,
             bfloat16 or float64.
         classes : the class names, or the vocabulary, that you expect; None takes the file's.
@@ -229,13 +221,8 @@ class PIAA(BaseEstimator):
         scales : of the aggregation, in place of the file's.
         device : where a backbone that is loaded here goes.
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is no saved classifier, was changed, or is one for other classes or of
-            another backbone.
+        A file that is no saved classifier, was changed, or is one for other classes or of another
+        backbone is a ValueError.
         """
         about, tensors = _read(path)
         vocabulary = Vocabulary(**about["vocabulary"])
@@ -270,13 +257,12 @@ class PIAA(BaseEstimator):
             self.backbone_ = given if isinstance(given, Backbone) else load_backbone(given)
             self.text_ = self.backbone_.encode_text(vocabulary)
             self.vocabulary_, self._prepared = vocabulary, key
+            vars(self).pop("coef_", None)  # what was learned for others does no longer hold
 
     def _check_settings(self) -> None:
         """Refuse numbers that no score can be computed with, and unknown encoders."""
         if self.encoder not in ENCODERS:
-            raise ValueError(
-                f"There is no encoder {self.encoder!r}; there are {some(ENCODERS, 9)}."
-            )
+            raise ValueError(f"No encoder is {self.encoder!r}; there are {some(ENCODERS, 9)}.")
         for name in "smT" if self.scales else "":
             if not 0 < (x := getattr(self.scales, name)) < math.inf:
                 raise ValueError(f"The scale {name} must be above 0 and finite, not {x}.")
@@ -291,9 +277,7 @@ class PIAA(BaseEstimator):
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "coef_"):
-            raise NotFittedError(
-                "This PIAA has no classifier: call fit(images) or PIAA.load(path)."
-            )
+            raise NotFittedError("There is no classifier: call fit(images) or PIAA.load(path).")
         learned = (self.vocabulary_, self.encoder_)
         if (Vocabulary.of(self.classes), self.encoder) != learned:
             raise ValueError(
@@ -314,9 +298,9 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], list[Tensor]]:
         raise FileNotFoundError(f"There is no saved classifier {path}: check the path.")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            about = json.loads(file.metadata()["piaa"])
             tensors = {name: file.get_tensor(name) for name in ("text", "coef", "intercept")}
-        about, digests = json.loads(metadata["piaa"]), json.loads(metadata["digests"])
+        digests = about.pop("digests")
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, not {FORMAT}")
         for name, x in tensors.items():
@@ -325,22 +309,16 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], list[Tensor]]:
             if list(x.shape) != about["shapes"][name]:
                 raise ValueError(f"{name} is {list(x.shape)}, not {about['shapes'][name]}")
         kind = str(tensors["coef"].dtype).removeprefix("torch.").replace("float64", "float32")
-        if digests[kind] != _digest(tensors, metadata["piaa"], kind):
+        if digests[kind] != _digest(tensors, json.dumps(about), kind):
             raise ValueError("its numbers or its description were changed")
         return about, [*tensors.values()]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit and save "
-            f"it again."
+            f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit it again."
         ) from error
 
 
-def _backbone(
-    path: str | os.PathLike,
-    about: dict[str, Any],
-    backbone: str | Backbone | None,
-    device: str | None,
-) -> Backbone:
+def _backbone(path: Any, about: dict[str, Any], backbone: Any, device: str | None) -> Backbone:
     """The backbone that a classifier was learned with: the one given, or loaded by its name."""
     name = about["backbone"]["name"]
     if not isinstance(backbone, Backbone):

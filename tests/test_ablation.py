@@ -1,93 +1,147 @@
-"""The ablation's parts, on a few pictures; `make run` runs the whole."""
+"""The ablation: what each row computes, to the literal figure; `make run` runs the whole."""
 
 import json
 import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from piaa_utils import ablation
 from piaa_utils.__main__ import main
-from piaa_utils.datasets import data_dir
-from piaa_utils.patch_labels import MIXED, patch_labels
+from piaa_utils.backbone import load_backbone
+from piaa_utils.classifier import Learned, Recipe
+from piaa_utils.pipeline import PIAA
+from piaa_utils.settings import Scales
+from piaa_utils.walk import encoded
+from piaa_utils.worlds import VOC_CLASSES, first, mini_scenes
+
+TEXT = torch.eye(2)
+CLS = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+PATCHES = torch.tensor([[[1.0, 0.0], [0.8, 0.6]], [[0.0, 1.0], [0.6, 0.8]]])
+LEARNED = Learned(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0.0, 0.5]), {})
+SCALES = Scales(s=2.0, m=3.0, T=0.5)
+CONSTANTS = {"cls_alone": 5.0, "text": 4.0}
+TEXT_READS = (0.982014, 0.310026)  # 4 cos, the larger of two patches
+PAA = (0.885514, 0.203347)  # 0.9 softmax(3 e) + 0.1 softmax(2 cos)
+# What each row reads, and class 0's share of each picture by hand: of two classes softmax gives
+# 1 / (1 + exp(difference)).
+WANTED = {
+    "[CLS]": (None, None, (0.993307, 0.268941)),  # 5 cos
+    "text on vanilla patches": ("vanilla", None, TEXT_READS),
+    "text on SC-CLIP's patches": ("scclip", None, TEXT_READS),
+    "+ PVCL": ("scclip", Recipe(), (0.952574, 0.450166)),  # (x.W + b) / 0.5
+    "+ PAA = PIAA": ("scclip", Recipe(), PAA),
+    "PIAA of SCLIP": ("sclip", Recipe(), PAA),
+    "PIAA of ITACLIP": ("itaclip", Recipe(), PAA),
+    "GDA, the masks' labels + PAA": ("scclip", ablation.MASKS, PAA),
+    "[CLS], paper's s": (None, None, (1.0, 1.12535e-07)),  # 80 cos
+    "PIAA, paper's s, m": ("scclip", Recipe(), (1.0, 1.12535e-08)),  # m = 200, T the model's
+}
 
 
-def small_world(folder):
-    """A data folder with the mini-CLIP and the first 40 pictures of each split."""
-    scenes = folder / "mini_scenes"
-    (scenes / "ImageSets/Main").mkdir(parents=True)
-    whole = data_dir() / "mini_scenes"
-    (folder / "mini_clip").symlink_to(data_dir() / "mini_clip")
-    for name in ("JPEGImages", "Annotations", "SegmentationClass", "labels.txt"):
-        (scenes / name).symlink_to(whole / name)
-    for path in (whole / "ImageSets/Main").iterdir():
-        ids = path.read_text().split()[:40]
-        (scenes / "ImageSets/Main" / path.name).write_text("\n".join(ids))
-    return folder
+def test_every_row_gives_its_literal_figure():
+    rows = ablation.ladder(SCALES, CONSTANTS)
+    assert set(rows) == set(WANTED) == {*ablation.ROWS, *ablation.PAPERS}
+    for name, row in rows.items():
+        learned = LEARNED if row.recipe else None
+        scores = row.score(CLS, PATCHES if row.encoder else None, TEXT, learned)
+        *reads, wanted = WANTED[name]
+        assert row[1:3] == tuple(reads)
+        np.testing.assert_allclose(scores[:, 0], wanted, rtol=2e-5, atol=1e-12, err_msg=name)
+
+
+def test_scales_that_a_model_does_not_carry():
+    rows = ablation.ladder(SCALES, {})
+    assert rows["[CLS]"].scales.s == 2.0
+    assert rows["text on vanilla patches"].scales.T == pytest.approx(1 / 60)
+
+
+def test_the_row_piaa_is_the_estimator():
+    backbone, world = load_backbone(device="cpu"), first(mini_scenes("learn"), 30)
+    row = ablation.ladder(backbone.scales, backbone.constants)["+ PAA = PIAA"]
+    seen, text = encoded(backbone, world, ("scclip",)), backbone.encode_text(VOC_CLASSES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes without a patch in so few pictures
+        learned = ablation.learn(row, seen, np.zeros(0), text, VOC_CLASSES)
+        piaa = PIAA(VOC_CLASSES, backbone, progress=False).fit(world.paths)
+    scores = row.score(seen.cls, seen.patches["scclip"], text, learned)
+    np.testing.assert_allclose(scores, piaa.predict_proba(world.paths), atol=1e-5)
+
+
+def test_the_ceiling_learns_what_the_masks_say():
+    x = torch.nn.functional.normalize(torch.randn(3, 40, 8) + 4 * torch.eye(8)[:, None][:3], dim=-1)
+    text = torch.eye(8)[:4]
+    truth = np.repeat([[1], [0], [2]], 40, axis=1)  # not what the text would say; none of class 3
+    truth[:, :5] = -3
+    learned = ablation.learn_from_masks(x, truth, text, k=10)
+    assert learned.report["selected"] == [10, 10, 10, 0]
+    read = (x @ learned.W + learned.b)[..., :3].argmax(-1)
+    assert (read == torch.tensor([[1], [0], [2]])).float().mean() > 0.95
+
+
+def test_scenes_are_chosen_by_their_rule():
+    areas = np.zeros((5, 5))
+    areas[0, :3] = 50, 40, 30
+    areas[1, :3] = 50, 40, 20  # its smallest is class 2 too, and smaller
+    areas[2, 2:] = 60, 9, 7
+    areas[3, :2] = 5, 5  # two classes only
+    areas[4, :3] = 50, 3, 90
+    cls = np.tile([5.0, 4.0, 0.0, 3.0, 0.0], (5, 1))  # its three best: 0, 1, 3
+    piaa = np.tile([5.0, 4.0, 3.0, 0.0, 2.0], (5, 1))  # 0, 1, 2
+    piaa[2] = [5, 0, 0, 1, 2]  # 0, 4, 3: object 4 is missed by [CLS], 3 is not
+    scenes = ablation.choose_scenes(areas, cls, piaa)
+    assert [scene[:2] for scene in scenes] == [(2, 4), (1, 2), (4, 1)]
+    assert scenes[0][2:] == ([0, 1, 3], [0, 4, 3])  # the tags of [CLS], of PIAA
+
+
+def test_a_scene_shows_the_map_of_its_object_rows_first(monkeypatch):
+    i = int((mini_scenes("val_unseen").labels.sum(1) >= 3).argmax())
+    world = first(mini_scenes("val_unseen"), i + 1)
+    shown = np.flatnonzero(world.labels[i])
+    smallest = min(shown, key=lambda k: (world.mask(i) == k).sum())
+    g = torch.zeros(i + 1, 9, len(VOC_CLASSES))
+    g[i, 2, smallest] = 1.0  # top right
+    monkeypatch.setattr(ablation.plots, "scenes_figure", lambda rows: rows)
+    piaa = world.labels.astype(float)
+    (scene,) = ablation.draw_scenes(world, -piaa, piaa, g)
+    assert scene.name == VOC_CLASSES[smallest] and scene.map[0, 2] == 1 and scene.map.sum() == 1
+    assert set(scene.piaa_tags) == {VOC_CLASSES[k] for k in shown}
+    assert not set(scene.cls_tags) & set(scene.piaa_tags)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    world = small_world(folder / "data")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes without a patch in so few pictures
-        patch.setenv("PIAA_DATA", str(world))
+        patch.setattr(ablation, "mini_scenes", lambda *a: first(mini_scenes(*a), 24))
         main(["run", "--out", str(folder / "out"), "--cache", str(folder / "cache")])
-        patch.setattr(ablation, "features", None)  # a second run must not encode the splits
+        patch.setattr("piaa_utils.walk.walk", None)  # a second run must not encode the splits
         second = ablation.run(folder / "out2", folder / "cache")
-    return folder, json.loads((folder / "out/ablation.json").read_text()), second
+    return folder / "out", json.loads((folder / "out/ablation.json").read_text()), second
 
 
-def test_the_table_has_every_row_and_column_with_its_interval(run):
+def test_gains_are_differences_of_rows_with_an_interval_around_them(run):
     _, result, _ = run
+    assert len(ablation.ROWS) == 8 and len(ablation.GAINS) == 5
     cells = {(e["name"], e["set"]): e for e in result["table"]}
     assert set(cells) == {(r, c) for r in ablation.ROWS for c in ablation.COLUMNS}
-    for e in cells.values():
-        assert 0 < e["value"] <= 100 and e["low"] < e["high"] and e["seconds"] > 0
-
-
-def test_gains_are_differences_of_the_table(run):
-    _, result, _ = run
-    cells = {(e["name"], e["set"]): e["value"] for e in result["table"]}
+    assert all(0 < e["low"] < e["high"] <= 100 for e in cells.values())
+    assert len(result["gains"]) == 5 * len(ablation.COLUMNS)
     for g in result["gains"]:
-        better, worse = ablation.STEPS[g["step"]]
-        difference = cells[better, g["set"]] - cells[worse, g["set"]]
-        assert g["gain"] == pytest.approx(difference, abs=1e-6)
+        better, worse = ablation.GAINS[g["name"]]
+        if better in ablation.ROWS:
+            points = cells[better, g["set"]]["value"] - cells[worse, g["set"]]["value"]
+            assert g["value"] == pytest.approx(points, abs=1e-6)
+        assert g["low"] < g["high"]
 
 
-def test_pictures_are_saved_and_a_second_run_computes_nothing_again(run):
-    folder, first, second = run
-    for name in ("ablation.png", "scene.png"):
-        assert (folder / "out" / name).read_bytes().startswith(b"\x89PNG")
-    assert [e["value"] for e in first["table"]] == [e["value"] for e in second["table"]]
-
-
-def test_fingerprint_follows_the_files(tmp_path):
-    (tmp_path / "a").write_text("one")
-    before = ablation.fingerprint(tmp_path)
-    assert ablation.fingerprint(tmp_path) == before
-    (tmp_path / "a").write_text("two")
-    assert ablation.fingerprint(tmp_path) != before
-
-
-def test_a_line_tells_two_cones_apart_and_not_one_cloud():
-    rng = np.random.default_rng(0)
-    images, text = rng.normal(size=(200, 8)), rng.normal(size=(40, 8))
-    assert ablation.separability(images + 5, text) > 0.99
-    assert ablation.separability(images, text) < 0.75
-
-
-def test_patch_labels_of_known_masks():
-    mask = np.full((4, 4), -1)
-    mask[:2, :2] = [[3, 3], [3, -1]]
-    mask[2:, 2:] = [[4, 4], [5, 5]]
-    assert patch_labels(mask, 2, share=0.7).tolist() == [3, -1, -1, MIXED]
-    # Half and half: the larger index. With a small share, the one that covers most.
-    assert patch_labels(mask, 2).tolist() == [3, -1, -1, 5]
-    mask[:2, 2:] = [[7, 7], [7, 9]]
-    assert patch_labels(mask, 2, share=0.2)[1] == 7
-    with pytest.raises(ValueError, match="does not divide into 3 x 3"):
-        patch_labels(mask, 3)
-    with pytest.raises(ValueError, match="share above 0"):
-        patch_labels(mask, 2, share=0)
+def test_pictures_are_saved_and_a_second_run_encodes_nothing(run):
+    out, first_time, second = run
+    for name in ("ablation.png", "scenes.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert first_time["table"] == second["table"] and first_time["gains"] == second["gains"]
+    assert not list(out.parent.rglob("*.pkl"))
+    lines = ablation.format_table(second["gains"], "points", sign="+").splitlines()
+    assert len(lines) == 1 + 5 and "+" in lines[-1]
