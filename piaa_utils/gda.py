@@ -70,8 +70,7 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         weigh_covariance: bool = True,
     ) -> None:
         self.prototypes, self.priors = prototypes, priors
-        self.shrinkage = shrinkage
-        self.weigh_covariance = weigh_covariance
+        self.shrinkage, self.weigh_covariance = shrinkage, weigh_covariance
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -126,7 +125,8 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """[n] the class of the largest decision value."""
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        best = self._logits(X).argmax(axis=1)
+        return self.classes_[best]
 
     def _logits(self, X: ArrayLike) -> np.ndarray:
         """x.W + b about the centre: less, at each x, what all classes share."""

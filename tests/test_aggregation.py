@@ -5,16 +5,17 @@ import math
 import pytest
 import torch
 
+from piaa_utils import settings
 from piaa_utils.aggregation import (
     POOLINGS,
     cls_scores,
+    evidence,
     paa,
     patch_scores,
     pool,
-    spatial_evidence,
-    spatial_softmax,
+    posterior,
 )
-from piaa_utils.constants import CONSTANTS
+from piaa_utils.settings import Scales
 
 
 def softmax(values):
@@ -28,8 +29,8 @@ CLS = [0.6, 0.8]
 TEXT = [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]
 
 
-def by_hand(s=80.0, m=200.0, temperature=500.0, share=0.1, second=True):
-    g = [softmax([v / temperature for v in patch]) for patch in LOGITS]
+def by_hand(s=80.0, m=200.0, T=500.0, share=0.1, second=True):
+    g = [softmax([v / T for v in patch]) for patch in LOGITS]
     e = [max(g[0][c], g[1][c]) for c in range(3)]
     s_patch = softmax([m * v for v in e]) if second else e
     s_cls = softmax([s * sum(a * b for a, b in zip(CLS, t, strict=True)) for t in TEXT])
@@ -46,28 +47,26 @@ def close(ours, expected):
 
 def test_paa_by_hand():
     close(run(), [by_hand()])
-    close(run(cls_scale=10.0, patch_scale=400.0), [by_hand(s=10.0, m=400.0)])
-    close(run(evidence_temperature=20.0, cls_weight=0.3), [by_hand(temperature=20.0, share=0.3)])
+    close(run(scales=Scales(s=10.0, m=400.0)), [by_hand(s=10.0, m=400.0)])
+    close(run(scales=Scales(T=20.0), cls_weight=0.3), [by_hand(T=20.0, share=0.3)])
     close(run(second_softmax=False), [by_hand(second=False)])
     torch.testing.assert_close(run().sum(), torch.tensor(1.0))
-
-
-def test_the_default_scales_are_vocs():
-    assert torch.equal(run(), run(cls_scale=80.0, patch_scale=200.0))
 
 
 def test_cls_alone_and_patches_alone():
     alone = cls_scores(torch.tensor([CLS]), torch.tensor(TEXT), 80.0)
     assert torch.equal(run(cls_weight=1.0), alone)
-    evidence = spatial_evidence(spatial_softmax(torch.tensor([LOGITS])))
-    assert torch.equal(run(cls_weight=0.0), patch_scores(evidence, 200.0))
+    e = evidence(posterior(torch.tensor([LOGITS])))
+    assert torch.equal(run(cls_weight=0.0), patch_scores(e, 200.0))
 
 
 def test_each_step_by_hand():
-    g = spatial_softmax(torch.tensor(LOGITS))
+    g = posterior(torch.tensor(LOGITS))
     close(g, [softmax([v / 500 for v in patch]) for patch in LOGITS])
-    assert spatial_evidence(g).tolist() == [g[0, 0].item(), g[1, 1].item(), g[1, 2].item()]
+    assert evidence(g).tolist() == [g[0, 0].item(), g[1, 1].item(), g[1, 2].item()]
+    close(patch_scores(torch.tensor([0.36, 0.35])), softmax([2.0, 0.0]))
     close(patch_scores(torch.tensor([0.36, 0.35]), 400.0), softmax([4.0, 0.0]))
+    close(cls_scores(torch.tensor(CLS), torch.tensor(TEXT)), softmax([48.0, 64.0, 76.8]))
     close(cls_scores(torch.tensor(CLS), torch.tensor(TEXT), 10.0), softmax([6.0, 8.0, 9.6]))
 
 
@@ -102,41 +101,18 @@ def test_pooling_between_the_extremes():
     assert all(pool(scores, how).shape == (3, 4) for how in POOLINGS)
 
 
-def test_the_scales_of_the_release():
-    table = {name: tuple(values.values()) for name, values in CONSTANTS.items()}
-    own = {name for name in table if name.startswith("mini")}  # ours, of the embedded world
-    assert own == {"mini", "mini_vanilla"}
-    table = {name: values for name, values in table.items() if name not in own}
-    assert table == {
-        "voc07": (80, 200, 100),
-        "voc12": (80, 200, 100),
-        "coco": (80, 400, 0.01),
+def test_the_numbers_of_the_release():
+    assert {name: tuple(scales[:3]) for name, scales in settings.PAPER.items()} == {
+        "voc07": (80, 200, 500),
+        "voc12": (80, 200, 500),
+        "coco": (80, 400, 500),
         "nus": (10, 400, 500),
     }
-    assert all(
-        list(values) == ["cls_scale", "patch_scale", "purify_temperature"]
-        for values in CONSTANTS.values()
-    )
+    assert settings.PURIFY_TEMPERATURE == {"voc07": 100, "voc12": 100, "coco": 0.01, "nus": 500}
+    constants = settings.BANK_SIZE, settings.SELECTION_SCALE, settings.CLS_WEIGHT
+    assert constants == (512, 60, 0.1)
 
 
-def test_bad_input_is_refused_in_one_sentence():
-    logits, cls, text = torch.zeros(2, 4, 3), torch.zeros(2, 5), torch.zeros(3, 5)
-    with pytest.raises(ValueError, match=r"logits must be \[B, N, C\]"):
-        paa(logits[0], cls, text)
-    with pytest.raises(ValueError, match=r"cls \[B, D\]"):
-        paa(logits, cls[:1], text)
-    with pytest.raises(ValueError, match="3 classes and the text 2"):
-        paa(logits, cls, text[:2])
-    with pytest.raises(ValueError, match="share from 0 to 1"):
-        paa(logits, cls, text, cls_weight=1.5)
-    for spoil in (logits, cls):
-        spoil[1, ..., 0] = torch.nan
-        with pytest.raises(ValueError, match="Image 1 of the batch has NaN"):
-            paa(logits, cls, text)
-        spoil[1, ..., 0] = 0.0
+def test_another_way_to_pool_is_refused():
     with pytest.raises(ValueError, match="how must be one of"):
-        pool(logits, "median")
-    with pytest.raises(ValueError, match="k must be 1 or more"):
-        pool(logits, "topk", k=0)
-    with pytest.raises(ValueError, match="sharpness must be above 0"):
-        pool(logits, "lse", sharpness=0.0)
+        pool(torch.zeros(2, 4, 3), "median")

@@ -139,6 +139,28 @@ def test_without_scatter_the_nearest_mean_decides():
         GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X[:1], [0])
 
 
+@pytest.mark.parametrize("shift", [0.0, 1e9])
+@pytest.mark.parametrize("weigh_covariance", [False, True])
+def test_a_shared_offset_does_no_harm(shift, weigh_covariance):
+    """Discriminant analysis has no origin; rows at 1e9 (a Unix time) keep seven digits."""
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(5 * c, 1, (200, 2)) for c in range(3)])
+    y, p = np.repeat([0, 1, 2], 200), rng.uniform(0.5, 1, 600)
+    prototypes = np.array([[0.0, 0], [5, 5], [10, 10], [20, 20]])  # class 3 has no rows
+    options = {"weigh_covariance": weigh_covariance}
+    at_0 = GaussianDiscriminantAnalysis(prototypes, **options).fit(X, y, p)
+    there = GaussianDiscriminantAnalysis(prototypes + shift, **options).fit(X + shift, y, p)
+    np.testing.assert_allclose(there.means_ - shift, at_0.means_, atol=1e-5)
+    np.testing.assert_allclose(there.precision_, at_0.precision_, rtol=1e-5)
+    np.testing.assert_allclose(there.predict_proba(X + shift), at_0.predict_proba(X), atol=1e-5)
+    new = np.array([[1.0, 0], [5, 4], [11, 9], [19, 22]]) + shift
+    np.testing.assert_array_equal(there.predict(new), [0, 1, 2, 3])
+    constant = GaussianDiscriminantAnalysis(shrinkage=0.001).fit(np.c_[X, np.full(600, shift)], y)
+    assert (constant.predict(np.c_[X, np.full(600, shift)]) == y).mean() > 0.99
+    two = GaussianDiscriminantAnalysis().fit(X[:400] + shift, y[:400])
+    np.testing.assert_array_equal(two.decision_function(X[:400] + shift) > 0, y[:400] == 1)
+
+
 X, Y, P = rows(12)
 NAN = np.where(np.arange(7) == 2, np.nan, X)
 
@@ -147,21 +169,21 @@ NAN = np.where(np.arange(7) == 2, np.nan, X)
     ("options", "X", "y", "weights", "message"),
     [
         ({}, NAN, Y, None, "contains NaN"),
-        ({}, X, Y, P[:3], "one number for each of the 12 rows"),
-        ({}, X, Y, -P, "finite, 0 or more, and not all zero"),
-        ({}, X, Y, 0 * P, "finite, 0 or more, and not all zero"),
-        ({}, X, Y, P * np.nan, "finite, 0 or more, and not all zero"),
-        ({}, X, Y, P / P.sum() / 2, "sums to 0.5, and counts rows"),
-        ({"prototypes": np.zeros((3, 6))}, X, Y, None, "as wide as X: got shape"),
-        ({"prototypes": np.full((3, 7), np.nan)}, X, Y, None, "must be a finite"),
-        ({"prototypes": np.zeros((2, 7))}, X, Y, None, r"integers 0 to 1: got \[2\]"),
+        ({}, X, Y, P[:3], "12 finite numbers"),
+        ({}, X, Y, -P, "0 or more"),
+        ({}, X, Y, 0 * P, "not all zero"),
+        ({}, X, Y, P * np.nan, "12 finite numbers"),
+        ({}, X, Y, P / P.sum() / 2, "counts rows, and sums to 0.5"),
+        ({"prototypes": np.zeros((3, 6))}, X, Y, None, r"\[C, 7\]: got \(3, 6\)"),
+        ({"prototypes": np.full((3, 7), np.nan)}, X, Y, None, "must be finite"),
+        ({"prototypes": np.zeros((2, 7))}, X, Y, None, r"labels are 0 to 1: got \[2\]"),
         ({"priors": [0.5, 0.5]}, X, Y, None, "3 positive numbers that sum to 1"),
         ({"priors": [0.5, 0.5, 0.5]}, X, Y, None, "3 positive numbers that sum to 1"),
         ({"priors": [0.5, 0.5, 0.0]}, X, Y, None, "3 positive numbers that sum to 1"),
         ({"shrinkage": "auto"}, X, Y, None, "shrinkage must be"),
         ({"shrinkage": 1.5}, X, Y, None, "shrinkage must be"),
-        ({"shrinkage": None}, X[:6], Y[:6], None, "cannot be inverted with shrinkage=None"),
-        ({"shrinkage": 0.0}, np.c_[X, np.ones(12)], Y, None, "cannot be inverted"),
+        ({"shrinkage": None}, X[:6], Y[:6], None, "Too few rows to invert"),
+        ({"shrinkage": 0.0}, np.c_[X, np.ones(12)], Y, None, "Too few rows to invert"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(options, X, y, weights, message):

@@ -1,14 +1,14 @@
 """Stages I to III against figures of the authors' released code."""
 
 import json
+import statistics
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from piaa_utils.purification import learn_classifier
-from piaa_utils.selection import PatchBank
+from piaa_utils.classifier import Recipe, purify_released
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "classifier.npz")
 TEXT = torch.from_numpy(GOLDEN["text"])
@@ -16,7 +16,7 @@ TEXT = torch.from_numpy(GOLDEN["text"])
 
 def golden_bank(images_of=20):
     patches = torch.from_numpy(GOLDEN["X"]).reshape(-1, images_of, 64)
-    bank = PatchBank(n_classes=8, k=int(GOLDEN["K"]))
+    bank = Recipe(k=int(GOLDEN["K"])).bank(n_classes=8)
     for i, image in enumerate(patches):
         bank.update(image[None], TEXT, [i])
     return bank
@@ -35,7 +35,7 @@ def agree(ours, golden):
 )
 def test_classifier_of_the_release(purify, temperature, stage):
     with pytest.warns(UserWarning, match="no patch for class 6: the text feature stands in"):
-        W, b, report = learn_classifier(golden_bank(), TEXT, purify, temperature)
+        W, b, report = Recipe(40, purify, temperature).learn(golden_bank(), TEXT)
     agree(W, GOLDEN[f"W{stage}"])
     agree(b, GOLDEN[f"b{stage}"])
     assert report["selected"] == [40, 40, 40, 40, 40, 40, 0, 40]
@@ -45,7 +45,7 @@ def test_classifier_of_the_release(purify, temperature, stage):
 
 def test_how_the_pixels_fall_into_images_is_irrelevant():
     with pytest.warns(UserWarning):
-        W, b, _ = learn_classifier(golden_bank(images_of=42), TEXT, None)
+        W, b, _ = Recipe().learn(golden_bank(images_of=42), TEXT)
     agree(W, GOLDEN["W1"])
     agree(b, GOLDEN["b1"])
 
@@ -56,9 +56,7 @@ def test_how_the_pixels_fall_into_images_is_irrelevant():
 def test_the_report_counts_what_stage_two_keeps(temperature, kept):
     names = ["a", "b", "c", "d", "e", "f", "dog", "h"]
     with pytest.warns(UserWarning, match="no patch for dog") as caught:
-        _, _, report = learn_classifier(
-            golden_bank(), TEXT, "released", temperature, class_names=names
-        )
+        report = Recipe(40, "released", temperature).learn(golden_bank(), TEXT, names).report
     assert [str(w.message).split(" no ")[0] for w in caught] == [
         "Stage I selected",
         "Stage II kept",
@@ -70,9 +68,50 @@ def test_the_report_counts_what_stage_two_keeps(temperature, kept):
 
 def test_at_temperature_one_stage_two_keeps_nothing_and_stage_one_stays():
     with pytest.warns(UserWarning) as caught:
-        W, b, report = learn_classifier(golden_bank(), TEXT, "released", temperature=1.0)
+        W, b, report = Recipe(40, "released", 1.0).learn(golden_bank(), TEXT)
     assert "Stage II (released, T=1) kept no patch of any class" in str(caught[-1].message)
     agree(W, GOLDEN["W1"])
     agree(b, GOLDEN["b1"])
     assert report["kept_nothing"]
     assert report["kept"] == [0] * 8
+
+
+def released_rule(logits, T):
+    """Rows that Stage II keeps, by the release's rule: each q is a float32, the bar a float64 that
+    PyTorch rounds to float32 before it compares."""
+    q = torch.softmax(torch.from_numpy(T * logits).float(), dim=1).numpy()
+    predicted = logits.argmax(1)
+    q = q[np.arange(len(q)), predicted]
+    kept, unrounded = [], []
+    for c in np.unique(predicted):
+        rows = np.flatnonzero(predicted == c)
+        mine = [float(q[i]) for i in rows]
+        if len(mine) > 1:
+            bar = statistics.fmean(mine) + statistics.stdev(mine)
+            kept += [i for i in rows if q[i] >= np.float32(bar)]
+            unrounded += [i for i in rows if float(q[i]) >= bar]
+    return sorted(kept), sorted(unrounded)
+
+
+def test_rows_of_exactly_one_are_kept_where_the_bar_rounds_to_one():
+    # By hand: q of the 512th row is 1 / (1 + exp(-14.5)) = 1 - 5.0e-7, in float32 1 - 8 / 2^24.
+    # Mean 1 - 9.3e-10, deviation 2.1e-8: the bar is 1 + 2.0e-8, in float32 1.
+    logits = np.array(511 * [[1.0, 0.0]] + [[0.145, 0.0]])
+    kept = purify_released(torch.from_numpy(logits), temperature=100.0)
+    assert kept.rows.tolist() == list(range(511)) == released_rule(logits, 100.0)[0]
+    assert kept.weights.eq(1).all() and kept.counts.tolist() == [511, 0]
+    assert released_rule(logits, 100.0)[1] == [], "without the rounding no row is kept"
+
+
+def test_a_saturated_bank_of_twenty_classes_keeps_what_the_release_keeps():
+    rng = np.random.default_rng(0)
+    says = np.repeat(np.arange(20), 256)
+    logits = rng.normal(0, 0.001, (len(says), 20))
+    lead = rng.uniform(0.04, 0.08, 20)[says] + rng.normal(0, 0.006, len(says))
+    logits[np.arange(len(says)), says] += lead
+    kept = purify_released(torch.from_numpy(logits), temperature=500.0)
+    rule, unrounded = released_rule(logits, 500.0)
+    assert kept.rows.tolist() == rule
+    assert kept.labels.tolist() == logits[rule].argmax(1).tolist()
+    assert kept.counts.tolist() == np.bincount(logits[rule].argmax(1), minlength=20).tolist()
+    assert len(rule) > 1.1 * len(unrounded), "a float64 comparison would do as well"

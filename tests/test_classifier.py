@@ -2,15 +2,14 @@
 
 import json
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from piaa_utils.classifier import Recipe, purify_released
 from piaa_utils.gda import GaussianDiscriminantAnalysis
-from piaa_utils.purification import learn_classifier, purify_released
 from piaa_utils.selection import PatchBank
 
 
@@ -28,11 +27,6 @@ def test_released_keeps_what_reaches_mean_plus_unbiased_deviation():
     assert kept.labels.tolist() == [0]
     assert kept.counts.tolist() == [1, 0]
     torch.testing.assert_close(kept.weights, torch.tensor([0.9]))
-
-
-def test_released_refuses_what_is_no_matrix():
-    with pytest.raises(ValueError, match=r"logits must be \[n, C\]: got shape \(3,\)"):
-        purify_released(torch.zeros(3))
 
 
 def test_released_uses_the_unbiased_deviation():
@@ -56,14 +50,14 @@ def test_released_keeps_all_that_float32_saturates():
     assert kept.weights.tolist() == [1.0, 1.0, 1.0]
 
 
-def noisy_bank(seed=0, n_classes=4, width=12, per_image=None):
+def noisy_bank(seed=0, n_classes=4, width=12):
     """Patches around shifted class centres: text reads some of them wrong."""
     rng = torch.Generator().manual_seed(seed)
     text = normalize(torch.randn(n_classes, width, generator=rng), dim=-1)
     centre = text + 0.5 * torch.randn(n_classes, width, generator=rng)
     true = torch.randint(n_classes, (10, 16), generator=rng)
     patches = normalize(centre[true] + 0.5 * torch.randn(10, 16, width, generator=rng), dim=-1)
-    bank = PatchBank(n_classes, k=30, temperature=5.0, per_image=per_image)
+    bank = PatchBank(n_classes, k=30, scale=5.0)
     bank.update(patches, text, range(10))
     return bank, text
 
@@ -75,11 +69,14 @@ def fit(X, y, w, text):
 
 def test_stage_one_weighs_each_row_by_its_own_class_probability():
     bank, text = noisy_bank()
-    W, b, report = learn_classifier(bank, text, purify=None)
+    W, b, report = Recipe().learn(bank, text)
     gda = fit(bank.features, bank.labels, bank.probs.amax(dim=1), text)
     np.testing.assert_allclose(W, gda.coef_.T, rtol=1e-5)
     np.testing.assert_allclose(b, gda.intercept_, rtol=1e-5)
     assert report["selected"] == bank.counts.tolist()
+    assert report["images"] == [len(bank.image_id[bank.labels == c].unique()) for c in range(4)]
+    assert min(report["images"]) > 1 and "kept" not in report
+    assert W.dtype == b.dtype == torch.float32
     flat = fit(bank.features, bank.labels, torch.ones(len(bank)), text)
     assert np.abs(W.numpy() / flat.coef_.T - 1).max() > 0.01, "the weights make no difference"
 
@@ -91,25 +88,12 @@ def test_stages_two_and_three_start_from_stage_one_and_weigh_by_q():
     logits = torch.from_numpy(gda.decision_function(bank.features.numpy()))
     kept = purify_released(logits, temperature=0.3)
     gda = fit(bank.features[kept.rows], kept.labels, kept.weights, text)
-    W, b, report = learn_classifier(bank, text, "released", temperature=0.3)
+    W, b, report = Recipe(30, "released", 0.3).learn(bank, text)
     np.testing.assert_allclose(W, gda.coef_.T, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(b, gda.intercept_, rtol=1e-4, atol=1e-4)
     assert report["kept"] == kept.counts.tolist() and sum(report["kept"]) < len(bank)
     assert sum(report["predicted"]) == len(bank)
     json.dumps(report)
-
-
-def test_spread_is_stage_one_on_a_bank_that_takes_few_patches_of_an_image():
-    bank, text = noisy_bank(per_image=1)
-    pairs = zip(bank.image_id.tolist(), bank.labels.tolist(), strict=True)
-    assert max(Counter(pairs).values()) == 1
-    W, b, report = learn_classifier(bank, text, "spread")
-    gda = fit(bank.features, bank.labels, bank.probs.amax(dim=1), text)
-    np.testing.assert_allclose(W, gda.coef_.T, rtol=1e-5)
-    assert report["images"] == [len(bank.image_id[bank.labels == c].unique()) for c in range(4)]
-    unlimited, _ = noisy_bank()
-    with pytest.raises(ValueError, match="needs a bank made with per_image=1"):
-        learn_classifier(unlimited, text, "spread")
 
 
 def test_a_class_without_patches_takes_its_text_feature_and_is_named():
@@ -119,7 +103,7 @@ def test_a_class_without_patches_takes_its_text_feature_and_is_named():
     bank = PatchBank(4)
     bank.update(patches, text, [0])
     with pytest.warns(UserWarning, match="no patch for cow, dog: the text feature stands in"):
-        W, b, report = learn_classifier(bank, text, None, class_names=["ant", "bee", "cow", "dog"])
+        W, b, report = Recipe().learn(bank, text, ["ant", "bee", "cow", "dog"])
     assert report["text_fallback"] == [2, 3]
     assert (text @ W + b).argmax(dim=1).tolist() == [0, 1, 2, 3]
 
@@ -128,19 +112,21 @@ def test_a_single_patch_still_gives_a_classifier():
     bank = PatchBank(2)
     bank.update(torch.tensor([[[1.0, 0.0]]]), torch.eye(2), [0])
     with pytest.warns(UserWarning):
-        W, b, report = learn_classifier(bank, torch.eye(2))
+        W, b, report = Recipe(purify="released").learn(bank, torch.eye(2))
     assert report["kept_nothing"]
     assert W.isfinite().all() and b.isfinite().all()
     assert (torch.eye(2) @ W + b).argmax(dim=1).tolist() == [0, 1]
 
 
+def test_the_default_recipe_ends_after_stage_one_and_makes_its_own_bank():
+    assert Recipe() == (512, None, 100.0)
+    bank = Recipe(k=7).bank(3)
+    assert (bank.n_classes, bank.k, bank.scale) == (3, 7, 60.0)
+
+
 def test_bad_input_is_refused_in_one_sentence():
     bank, text = noisy_bank()
     with pytest.raises(ValueError, match="The bank is empty"):
-        learn_classifier(PatchBank(4), text)
-    with pytest.raises(ValueError, match=r"text must be \[C, D\] = \[4, 12\]"):
-        learn_classifier(bank, text[:, :3])
-    with pytest.raises(ValueError, match="class_names must be 4 names: got 1"):
-        learn_classifier(bank, text, class_names=["cat"])
-    with pytest.raises(ValueError, match="purify must be one of"):
-        learn_classifier(bank, text, purify="best")
+        Recipe().learn(Recipe().bank(4), text)
+    with pytest.raises(ValueError, match="None or \"released\": got 'spread'"):
+        Recipe(purify="spread").learn(bank, text)
