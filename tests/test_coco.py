@@ -1,55 +1,15 @@
 """COCO from a small tree with the official layout, categories and ids."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from trees import box, names_of, write_coco
 
-from piaa_utils.coco import COCO
-from piaa_utils.datasets import BACKGROUND, COCO_CLASSES
-
-UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # numbers from 1 to 90 without a category
-IDS = [number for number in range(1, 91) if number not in UNUSED]
-ID = dict(zip(COCO_CLASSES, IDS, strict=True))
-
-
-def box(x, y, w, h):
-    """A rectangle as COCO's polygon; its pixels are x..x+w-1, y..y+h-1."""
-    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
-
-
-def write_coco(root, scenes, split="val2014", folder=None):
-    """A tree of {image number: [(class, segmentation, iscrowd)]}; images are 12 x 10."""
-    folder = folder or root / split
-    for path in (folder, root / "annotations"):
-        path.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
-    for number, objects in scenes.items():
-        name = f"COCO_{split}_{number:012d}.jpg"
-        Image.new("RGB", (12, 10), (number, 0, 0)).save(folder / name, quality=100)
-        images.append({"id": number, "file_name": name, "width": 12, "height": 10})
-        for name, segmentation, crowd in objects:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": ID[name],
-                    "segmentation": segmentation,
-                    "iscrowd": crowd,
-                }
-            )
-    categories = [{"id": number, "name": name} for name, number in reversed(ID.items())]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return root
-
+from piaa_utils.worlds import BACKGROUND, COCO, COCO_CLASSES, VOID
 
 CROWD = {"counts": [0, 20, 100], "size": [10, 12]}  # column by column: the first two
-
-
-def names_of(data, row):
-    return [data.class_names[c] for c in np.flatnonzero(data.labels[row])]
 
 
 @pytest.fixture
@@ -99,10 +59,10 @@ def test_images_in_a_folder_of_that_name(tmp_path):
 def test_some_classes_only(tree):
     data = COCO(tree, "val2014", ["toothbrush", "dog"])
     assert [names_of(data, row) for row in range(2)] == [["dog"], ["toothbrush"]]
-    assert set(np.unique(data.masks(1))) == {BACKGROUND, 0}
+    assert set(np.unique(data.mask(1))) == {BACKGROUND, 0}
     with pytest.raises(ValueError, match="'dogg' is none of the 80 categories"):
         COCO(tree, "val2014", ["dogg"])
-    with pytest.raises(ValueError, match="no image with a label"):
+    with pytest.raises(ValueError, match="no image has a label"):
         COCO(tree, "val2014", ["zebra"])
 
 
@@ -112,22 +72,22 @@ def test_masks_have_the_smaller_object_on_top(tree):
     wanted = np.full((10, 12), BACKGROUND)
     wanted[:6, :6] = person
     wanted[:2, :2] = brush
-    mask = data.masks(2)
+    mask = data.mask(2)
     assert mask.dtype == np.int16
     np.testing.assert_array_equal(mask, wanted)
     crowd = np.full((10, 12), BACKGROUND)
     crowd[:, :2] = person
-    np.testing.assert_array_equal(data.masks(1), crowd)
+    np.testing.assert_array_equal(data.mask(1), crowd)
 
 
 def test_missing_images_are_an_error_or_a_warning(tree):
     (tree / "val2014/COCO_val2014_000000000007.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 images.*000000000007.*cocodataset\.org"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 images.*000000000007.*COCO's layout"):
         COCO(tree, "val2014")
     with pytest.warns(UserWarning, match="1 of 3 images are not there"):
         data = COCO(tree, "val2014", allow_missing=True)
     assert data.missing == ["COCO_val2014_000000000007"]
-    assert names_of(data, 1) == ["person", "toothbrush"] and data.masks(1)[0, 0] == 79
+    assert names_of(data, 1) == ["person", "toothbrush"] and data.mask(1)[0, 0] == 79
     for file in (tree / "val2014").iterdir():
         file.unlink()
     with pytest.raises(FileNotFoundError, match="3 of 3"):
@@ -135,7 +95,7 @@ def test_missing_images_are_an_error_or_a_warning(tree):
 
 
 def test_missing_folder_and_annotations(tree):
-    with pytest.raises(FileNotFoundError, match=r"instances_train2014\.json.*layout.*https"):
+    with pytest.raises(FileNotFoundError, match=r"instances_train2014\.json.*layout"):
         COCO(tree, "train2014")
     (tree / "val2014").rename(tree / "gone")
     with pytest.raises(FileNotFoundError, match=r"no folder .*val2014\. COCO's layout"):
@@ -145,7 +105,7 @@ def test_missing_folder_and_annotations(tree):
 @pytest.mark.parametrize("content", ["{", "[]", '{"images": [{}]}'])
 def test_damaged_annotations(tree, content):
     (tree / "annotations/instances_val2014.json").write_text(content)
-    with pytest.raises(ValueError, match=r"instances_val2014\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"instances_val2014\.json: cannot be read"):
         COCO(tree, "val2014")
 
 
@@ -154,15 +114,86 @@ def test_annotations_of_another_kind(tree):
     content = json.loads(file.read_text())
     del content["categories"]  # as in the captions
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="no complete instances file"):
+    with pytest.raises(ValueError, match="cannot be read as COCO instances"):
         COCO(tree, "val2014")
     content["categories"] = [{"id": 1, "name": "person"}]
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="no complete instances file"):
+    with pytest.raises(ValueError, match="cannot be read as COCO instances"):
         COCO(tree, "val2014")
 
 
 def test_without_pycocotools(tree, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pycocotools.coco", None)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    data = COCO(tree, "val2014")
+    assert names_of(data, 0) == ["dog"], "labels do without it"
     with pytest.raises(ImportError, match="pip install pycocotools"):
+        data.mask(0)
+
+
+def change(tree, change):
+    """Change the instances file's content."""
+    file = tree / "annotations/instances_val2014.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_two_categories_of_one_name_are_one_class(tree):
+    change(tree, lambda c: c["categories"].append({"id": 200, "name": "dog"}))
+    change(tree, lambda c: c["annotations"][0].update(category_id=200))
+    rows = COCO(tree, "val2014")
+    assert [names_of(rows, row) for row in (0, 2)] == [["dog"], ["person", "dog"]]
+    change(tree, lambda c: c["categories"].append({"id": 201, "name": "Dog"}))
+    with pytest.raises(ValueError, match=r"json holds the same name twice: '[Dd]og' and '[Dd]og'"):
         COCO(tree, "val2014")
+
+
+@pytest.mark.parametrize("outline", [[], [[]], None, [[1, 1, 5, 5]]])
+def test_objects_without_an_outline_are_unknown_not_background(tree, outline):
+    item = {"segmentation": outline, "bbox": [1, 2, 3, 4.5]}
+    change(tree, lambda c: c["annotations"][2].update(item))  # one of the picture's two dogs
+    with pytest.warns(UserWarning, match=r"val2014\.json: the annotation 3 has no outline"):
+        mask = COCO(tree, "val2014").mask(0)
+    dog = COCO_CLASSES.index("dog")
+    assert (mask[2:7, 1:4] == VOID).sum() == 15 and (mask == VOID).sum() == 15
+    assert (mask[5:9, 5:9] == dog).all()
+
+
+@pytest.mark.parametrize("outline", [{"counts": "??"}, {"size": [10, 12]}, 3, [["a"] * 6]])
+def test_an_outline_that_cannot_be_read(tree, outline):
+    change(tree, lambda c: c["annotations"][2].update(segmentation=outline))
+    with pytest.raises(ValueError, match=r"val2014\.json: the outline of the annotation 3"):
+        COCO(tree, "val2014").mask(0)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda c: c["categories"].append({"id": 200}),
+        lambda c: c["images"].append({"id": 200}),
+        lambda c: c["images"].append({"id": "2", "file_name": "2.jpg"}),
+        lambda c: c["images"].append({**c["images"][0], "file_name": "2.jpg"}),
+        lambda c: c["images"].append({**c["images"][0], "id": 200}),
+        lambda c: c["images"].append({"id": 2.5, "file_name": "2.jpg"}),
+        lambda c: c["images"].append({"id": 200, "file_name": None}),
+        lambda c: c["annotations"].append({"id": 200, "image_id": 42, "category_id": 12}),
+        lambda c: c["annotations"].append(dict(c["annotations"][0])),
+        lambda c: c.update(images=[]),
+    ],
+)
+def test_odd_instances_are_refused_with_the_file(tree, odd):
+    change(tree, odd)
+    with pytest.raises(ValueError, match=r"val2014\.json: cannot be read as COCO instances"):
+        COCO(tree, "val2014")
+
+
+def test_pictures_whose_names_differ_in_the_suffix_alone(tree):
+    new = {"id": 200, "file_name": "COCO_val2014_000000000042.png"}
+    change(tree, lambda c: c["images"].append(new))
+    change(tree, lambda c: c["annotations"][0].update(image_id=200))
+    (tree / "val2014" / new["file_name"]).write_bytes(
+        (tree / "val2014/COCO_val2014_000000000042.jpg").read_bytes()
+    )
+    data = COCO(tree, "val2014")
+    assert len(set(data.ids)) == 4 and names_of(data, 3) == ["toothbrush"]
+    assert set(np.unique(data.mask(3))) == {BACKGROUND, 79} and data.mask(3).shape == (10, 12)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from piaa_utils.folder import LabelledFolder, read_table
-from piaa_utils.labelled import cut_to
+from piaa_utils.worlds import LabelledFolder, first
+from piaa_utils.worlds.folder import read_table
 
 NAMES = ("a.jpg", "sub/b.jpg", "c.png")
 FORMS = {
@@ -109,13 +109,13 @@ def test_missing_folder_and_file(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no rows"),
-        ("file,labels\n", "has no rows"),
+        ("", "there are no rows"),
+        ("file,labels\n", "there are no rows"),
         ("file,labels\na.jpg,cat,dog\n", "line 2: 3 columns where 2 were expected.*double quotes"),
-        ('file,labels\na.jpg,"cat,dog"\n', "line 2: 'cat,dog' holds a comma; separate"),
+        ('file,labels\na.jpg,"cat,dog"\n', "line 2: 'cat,dog' may mean several names"),
         ("file,labels\n,cat\n", "line 2: there is no file name"),
         ("file,labels\na.jpg,['cat'\n", r"line 2: .* is no list of names"),
-        ("file,labels\na.jpg,\n", "no label in any row"),
+        ("file,labels\na.jpg,\n", "no row has a label"),
         ("file,cat,dog\na.jpg,1,yes\n", r"only 0 and 1 .*\(file, cat, dog\)"),
         ("file,cat,dog\na.jpg,1,-1\n", "only 0 and 1"),
         (
@@ -123,8 +123,8 @@ def test_missing_folder_and_file(folder):
             r"labels\.csv, line 3: .*double quotes",
         ),
         ('file,labels "' + "x" * 140_000 + '"\n', r"labels\.csv, line 1: .*cannot be read"),
-        ("file,cat,dog\na.jpg,1,0\na.jpg,0,0\n", "lists 'a.jpg' twice"),
-        ("file,cat,cat\na.jpg,1,0\n", "'cat' twice"),
+        ("file,cat,dog\na.jpg,1,0\na.jpg,0,0\n", "line 3: 'a.jpg' is listed twice"),
+        ("file,cat,cat\na.jpg,1,0\n", "the same name twice: 'cat' and 'cat'"),
         ("file\na.jpg\n", "neither a column called 'labels'"),
     ],
 )
@@ -150,6 +150,78 @@ def test_another_encoding(folder):
         LabelledFolder(folder)
 
 
+@pytest.mark.parametrize(
+    "cell",
+    ["['cat' 'dog']", "['cat'\n 'dog']", "('cat', 'dog')", "{'cat', 'dog'}", '[""cat"" ""dog""]'],
+)
+def test_lists_as_numpy_and_python_print_them(folder, cell):
+    data = LabelledFolder(write(folder, f'file,labels\na.jpg,"{cell}"\nsub/b.jpg,[]\nc.png,\n'))
+    assert data.class_names == ("cat", "dog") and data.labels.tolist() == [[1, 1], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    "cell", ["[cat dog]", "['cat' ... 'dog']", "[1. 0.]", "[b'cat']", "['cat'"]
+)
+def test_lists_that_are_not_of_names(folder, cell):
+    write(folder, f'file,labels\na.jpg,cat\nc.png,"{cell}"\n')
+    with pytest.raises(ValueError, match=r"labels\.csv, line 3: .* is no list of names"):
+        LabelledFolder(folder, class_names=["cat", "dog"])
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1.0", "0.0"), ("TRUE", "0")])
+def test_flags_as_pandas_prints_them(folder, yes, no):
+    rows = f"a.jpg,{yes},{no}\nsub/b.jpg,{no},{no}\nc.png,{yes},{yes}\n"
+    data = LabelledFolder(write(folder, f"file,cat,dog\n{rows}"))
+    assert data.class_names == ("cat", "dog") and data.labels.tolist() == [[1, 0], [0, 0], [1, 1]]
+    one = LabelledFolder(write(folder, f"file,cat\na.jpg,{yes}\nsub/b.jpg,{no}\nc.png,{yes}\n"))
+    assert one.class_names == ("cat",) and one.labels.tolist() == [[1], [0], [1]]
+
+
+@pytest.mark.parametrize("cell", ["-1", "1", "True", "0.5", "3", "nan", "None", "<NA>"])
+def test_a_cell_with_two_readings_is_refused_unless_the_classes_are_given(folder, cell):
+    write(folder, f"file,labels\na.jpg,cat\nsub/b.jpg,{cell}\nc.png,\n")
+    with pytest.raises(ValueError, match=rf"line 3: '{cell}' may mean .*class_names"):
+        LabelledFolder(folder)
+    assert LabelledFolder(folder, class_names=["cat", cell]).labels[1].tolist() == [0, 1]
+
+
+def test_files_and_names_however_they_are_spelt(folder):
+    data = LabelledFolder(
+        write(folder, "file,label\na.jpg,cat\n./a.jpg,dog\nsub//b.jpg,\nc.png,\n")
+    )
+    assert data.ids == list(NAMES) and data.labels.tolist() == [[1, 1], [0, 0], [0, 0]]
+    with pytest.raises(ValueError, match="line 3: 'a.jpg' is listed twice"):
+        LabelledFolder(write(folder, "file,cat,dog\na.jpg,1,0\n.\\a.jpg,0,0\n"))
+    with pytest.raises(ValueError, match=r"labels\.csv holds the same name twice: 'Cat' and 'cat'"):
+        LabelledFolder(write(folder, "file,labels\na.jpg,cat\nc.png,Cat\n"))
+    with pytest.raises(ValueError, match=r"labels\.csv holds the same name twice: 'cat' and 'Cat'"):
+        LabelledFolder(write(folder, "file,cat,Cat\na.jpg,1,0\n"), class_names=["cat"])
+
+
+def test_splits_of_a_folder(folder):
+    rows = "a.jpg,cat,Train\nsub/b.jpg,,val\nc.png,dog,val\n"
+    write(folder, f"file,labels,split\n{rows}")
+    ids = {split: LabelledFolder(folder, split=split).ids for split in ("learn", "val", "test")}
+    assert ids == {
+        "learn": ["a.jpg"],
+        "val": ["sub/b.jpg", "c.png"],
+        "test": ["sub/b.jpg", "c.png"],
+    }
+    write(folder, f"file,labels,split\n{rows}a.jpg,dog,val\n")
+    with pytest.raises(ValueError, match="line 5: 'a.jpg' is listed twice"):
+        LabelledFolder(folder)
+    write(folder, "file,labels,split\na.jpg,cat,other\n")
+    with pytest.raises(ValueError, match="no row has the split 'test', only other"):
+        LabelledFolder(folder, split="test")
+
+
+def test_an_empty_path_is_not_the_working_folder(folder, monkeypatch):
+    monkeypatch.chdir(write(folder, FORMS["names"]))
+    assert len(LabelledFolder(".")) == 3
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        LabelledFolder("")
+
+
 def test_a_cut_takes_images_and_labels_alike(folder):
-    data = cut_to(LabelledFolder(write(folder, FORMS["names"])), 2)
+    data = first(LabelledFolder(write(folder, FORMS["names"])), 2)
     assert len(data) == len(data.paths) == len(data.labels) == len(data.difficult) == 2

@@ -1,6 +1,9 @@
 """Images of every kind become upright RGB; those that cannot be read are counted and named."""
 
+import os
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -69,6 +72,31 @@ def test_grey_of_unknown_range_is_refused(bad):
         open_image(image)
 
 
+def tiff(path, values, bits, kind=1, photometric=1):
+    """A grey TIFF, one strip, uncompressed, little-endian; values as they lie in the file."""
+    height, width, data = *values[0], values[1]
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1}
+    tags |= {278: height, 279: len(data), 339: kind}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    ifd = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + ifd)
+    return open_image(path).getpixel((0, 0))[0], open_image(path).getpixel((1, 0))[0]
+
+
+def test_tiff_says_what_is_white(tmp_path):
+    path = tmp_path / "grey.tif"
+    packed = b"\xff\xf8\x00"  # 12 bits a sample: 4095 and 2048
+    assert tiff(path, ((1, 2), packed), 12) == (255, 128)
+    assert tiff(path, ((1, 2), struct.pack("<hh", 32767, 16384)), 16, kind=2) == (255, 128)
+    assert tiff(path, ((1, 2), struct.pack("<HH", 65535, 32896)), 16) == (255, 128)
+    assert tiff(path, ((1, 2), struct.pack("<HH", 0, 32639)), 16, photometric=0) == (255, 128)
+
+
+def test_a_dark_16_bit_picture_stays_dark(tmp_path):
+    (tmp_path / "dark.pgm").write_bytes(b"P5 2 1 65535\n" + struct.pack(">HH", 200, 0))
+    assert open_image(tmp_path / "dark.pgm").getpixel((0, 0)) == (1, 1, 1)
+
+
 def test_palette_image_shows_its_colours(tmp_path):
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 200, 100, 50])
@@ -120,6 +148,31 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
     exif[ORIENTATION] = orientation
     turned.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(np.asarray(open_image(tmp_path / "turned.png")), np.asarray(upright))
+
+
+@pytest.mark.parametrize(
+    "tag", [(0x111, 2, 5, b"abcd\0"), (0x11A, 5, 1, struct.pack("<II", 72, 0))]
+)
+def test_orientation_beside_a_tag_that_pillow_cannot_write(tmp_path, tag):
+    number, kind, count, value = tag
+    head = struct.pack("<H", 2) + struct.pack("<HHIHH", ORIENTATION, 3, 1, 6, 0)
+    ifd = head + struct.pack("<HHII", number, kind, count, 38) + bytes(4) + value
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + ifd
+    solid(1).resize((8, 4)).save(tmp_path / "a.jpg")
+    raw = (tmp_path / "a.jpg").read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    (tmp_path / "a.jpg").write_bytes(raw[:2] + segment + raw[2:])
+    assert open_image(tmp_path / "a.jpg").size == (4, 8)
+    (tmp_path / "b.jpg").write_bytes(raw[:2] + segment[:30] + bytes(40) + raw[2:])
+    assert open_image(tmp_path / "b.jpg").size in ((4, 8), (8, 4)), "a broken EXIF is no reason"
+
+
+@pytest.mark.parametrize("suffix", ["tif", "jpg", "webp"])
+def test_a_picture_is_turned_once(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    solid(1).resize((8, 4)).save(tmp_path / f"a.{suffix}", exif=exif)
+    assert open_image(tmp_path / f"a.{suffix}").size == (4, 8)
 
 
 def test_one_pixel_image_is_an_image(tmp_path):
@@ -192,13 +245,69 @@ def test_opened_file_that_proves_unreadable_is_named(tmp_path):
             open_image(image)
 
 
-def test_permission_message(monkeypatch):
-    def refuse(path):
-        raise PermissionError(path)
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 
-    monkeypatch.setattr(images.Image, "open", refuse)
-    with pytest.raises(UnreadableImage, match=r"secret\.png: may not be read"):
-        open_image("secret.png")
+
+def test_a_postscript_file_by_another_name_runs_nothing(tmp_path, monkeypatch):
+    (tmp_path / "photo.jpg").write_bytes(EPS)
+    with Image.open(tmp_path / "photo.jpg") as image:
+        assert image.format == "EPS", "Pillow alone would start Ghostscript"
+    monkeypatch.setattr("subprocess.check_call", lambda *a, **k: pytest.fail("it was started"))
+    with pytest.raises(UnreadableImage, match=r"photo\.jpg: not an image \(JPEG, PNG"):
+        open_image(tmp_path / "photo.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_pipes_and_devices_among_the_pictures_are_skipped_at_once(tmp_path):
+    solid(1).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to("/dev/zero")
+    found = ImageBatches(tmp_path, top_left)
+    with pytest.warns(UserWarning, match="2 of 3 images"):
+        assert [indices for indices, _ in found] == [[0]]
+    assert all("no regular file" in reason for _, _, reason in found.skipped)
+
+
+def test_very_large_pictures_are_halved_or_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "LARGEST", 5000)
+    gradient(80, 100).save(tmp_path / "large.jpg", quality=95)
+    gradient(80, 100).save(tmp_path / "large.png")
+    with pytest.warns(UserWarning, match=r"large\.jpg is very large"):
+        half = open_image(tmp_path / "large.jpg")
+    assert half.size == (50, 40)
+    wanted = np.asarray(gradient(80, 100).resize((50, 40)), float)
+    assert np.abs(np.asarray(half, float) - wanted).mean() < 8
+    for source in (tmp_path / "large.png", Image.open(tmp_path / "large.png")):
+        with pytest.raises(UnreadableImage, match=r"large\.png: .*100 x 80 pixels it is too large"):
+            open_image(source)
+
+
+def test_a_picture_of_177_million_pixels_does_not_fill_memory(tmp_path):
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", 13300, 13300, 8, 6, 0, 0, 0)  # RGBA
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    (tmp_path / "huge.png").write_bytes(png)
+    with pytest.warns(Image.DecompressionBombWarning):
+        with pytest.raises(UnreadableImage, match=r"huge\.png: .*13300 x 13300 .* too large"):
+            open_image(tmp_path / "huge.png")
+
+
+def test_a_name_that_is_no_utf_8_can_be_printed(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    solid(1).save(tmp_path / "a.png")
+    try:
+        (tmp_path / name).write_text("no picture")
+    except OSError:
+        pytest.skip("this disk takes UTF-8 alone")
+    found = ImageBatches(tmp_path, top_left)
+    with pytest.warns(UserWarning, match=r"1 of 2 images") as caught:
+        list(found)
+    (_, _, reason), message = found.skipped[0], str(caught[0].message)
+    assert r"caf\udce9.png" in reason and f"{reason} {message}".encode()
 
 
 def test_image_without_pixels_is_refused():
@@ -223,6 +332,46 @@ def test_folder_is_searched_deeply_and_sorted(tmp_path):
     names = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
     assert names == ["a.jpeg", "b/2.png", "c.JPG"]
     assert list_images(str(tmp_path)) == list_images(tmp_path)
+
+
+def names_in(folder):
+    return [path.relative_to(folder).as_posix() for path in list_images(folder)]
+
+
+def test_links_are_followed_without_loops_or_doubles(tmp_path):
+    here, disk = tmp_path / "here", tmp_path / "disk"
+    for folder in (here / "real", disk / "sub"):
+        folder.mkdir(parents=True)
+        solid(1).save(folder / "a.png")
+    for link, target in {
+        "disk": disk,
+        "again": disk / "sub",  # leads to what is there already
+        "a_link": here / "real",
+        "loop": here,
+        "up": tmp_path,  # would bring in everything beside the folder
+        "real/b.png": disk / "sub/a.png",
+        "gone": tmp_path / "nowhere",
+    }.items():
+        (here / link).symlink_to(target)
+    (disk / "back").symlink_to(here)
+    assert names_in(here) == ["again/a.png", "real/a.png", "real/b.png"]
+    (tmp_path / "link").symlink_to(here)
+    assert len(names_in(tmp_path / "link")) == 3, "the folder itself may be a link"
+
+
+def test_a_link_to_a_picture_that_is_gone_is_named(tmp_path):
+    solid(1).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.warns(UserWarning, match=r"1 of 2 images.*b\.png: there is no such file"):
+        list(ImageBatches(tmp_path, top_left))
+
+
+def test_an_empty_path_is_not_the_working_folder(tmp_path, monkeypatch):
+    solid(1).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(list_images(".")) == 1
+    with pytest.raises(ValueError, match="path of the images is empty"):
+        list_images("")
 
 
 def test_empty_folder_says_what_was_looked_for(tmp_path):

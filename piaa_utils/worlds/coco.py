@@ -17,7 +17,7 @@ from piaa_utils.files import printable
 from piaa_utils.vocabulary import check_class_names
 from piaa_utils.worlds.class_lists import COCO_CLASSES
 from piaa_utils.worlds.masks import BACKGROUND, VOID
-from piaa_utils.worlds.world import Pictures
+from piaa_utils.worlds.world import Pictures, gone, wrong
 
 
 class Instances(NamedTuple):
@@ -73,16 +73,14 @@ class COCO(Pictures):
         allow_missing: bool = False,
     ):
         root, class_names = Path(root), check_class_names(class_names)
-        layout = (
-            f"COCO's layout is {split}/ with the images and annotations/instances_{split}.json, "
-            f"both in {printable(root)}."
-        )
+        files = f"{split}/ with the images and annotations/instances_{split}.json"
+        layout = f"COCO's layout is {files}, both in {printable(root)}."
         self.file = file = root / "annotations" / f"instances_{split}.json"
         if not file.is_file():
-            raise FileNotFoundError(f"There is no file {printable(file)}. {layout}")
+            raise gone(file, layout)
         folder = next((f for f in (root / split, root / "images" / split) if f.is_dir()), None)
         if folder is None:
-            raise FileNotFoundError(f"There is no folder {printable(root / split)}. {layout}")
+            raise gone(root / split, layout, "folder")
         self._instances = _read(file, file.stat().st_mtime_ns)
         self._column = _columns(self._instances.categories, class_names, file)
 
@@ -94,9 +92,7 @@ class COCO(Pictures):
         self.unlabelled = [Path(names[row]).stem for row in np.flatnonzero(~keep)]
         names = [names[row] for row in np.flatnonzero(keep)]
         if not names:
-            raise ValueError(
-                f"{printable(file)} has no image with a label of the classes asked for."
-            )
+            raise wrong(file, "no image has a label of the classes asked for.")
         there = {entry.name for entry in os.scandir(folder)}
         paths = [folder / name if name in there else None for name in names]
         mend = f"Looked in {printable(folder)}. {layout}"
@@ -122,49 +118,42 @@ class COCO(Pictures):
         width, height = image.get("width"), image.get("height")
         if not width or not height:
             width, height = self[index].size
-        mask = np.full((height, width), BACKGROUND, dtype=np.int16)
-        shapes = []
+        mask, shapes = np.full((height, width), BACKGROUND, dtype=np.int16), []
         for item, column in self._wanted(number):
-            if (shape := self._shape(item, height, width)) is not None:
+            try:
+                shape = _shape(item.get("segmentation"), height, width)
+            except (ValueError, TypeError, KeyError, IndexError) as error:
+                what = f"the outline of the annotation {item['id']} cannot be read ({error!r})"
+                raise wrong(self.file, f"{what}; unpack the annotations again.") from None
+            if shape is not None:
                 shapes.append((shape, column))
                 continue
             x, y, w, h = item.get("bbox") or (0, 0, width, height)
             mask[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = VOID
-            warnings.warn(
-                f"{printable(self.file)}: the annotation {item['id']} has no outline; what lies "
-                "in its box counts as unknown.",
-                stacklevel=2,
-            )
+            said = f"the annotation {item['id']} has no outline; its box counts as unknown."
+            warnings.warn(str(wrong(self.file, said)), stacklevel=2)
         for where, column in sorted(shapes, key=lambda pair: -pair[0].sum()):
             mask[where] = column
         return mask
 
     masks = mask  # its former name
 
-    def _shape(self, item: dict[str, Any], height: int, width: int) -> np.ndarray | None:
-        """bool [height, width] of an object; None where it has no outline."""
-        try:
-            from pycocotools import mask as rle
-        except ImportError:
-            raise ImportError(
-                "COCO's masks are read with pycocotools: pip install pycocotools."
-            ) from None
-        outline = item.get("segmentation")
-        try:
-            if isinstance(outline, list):  # polygons of three points or more
-                outline = [polygon for polygon in outline if len(polygon) >= 6]
-            if not outline:
-                return None
-            if isinstance(outline, list):
-                outline = rle.merge(rle.frPyObjects(outline, height, width))
-            elif isinstance(outline["counts"], list):
-                outline = rle.frPyObjects(outline, height, width)
-            return rle.decode(outline).astype(bool)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise ValueError(
-                f"{printable(self.file)}: the outline of the annotation {item['id']} cannot be "
-                f"read ({error!r}); unpack the annotations again."
-            ) from None
+
+def _shape(outline: Any, height: int, width: int) -> np.ndarray | None:
+    """bool [height, width] of polygons or of a run-length code; None where there is no outline."""
+    try:
+        from pycocotools import mask as rle
+    except ImportError:
+        mend = "pip install pycocotools"
+        raise ImportError(f"COCO's masks are read with pycocotools: {mend}.") from None
+    if isinstance(outline, list):  # of three points or more
+        polygons = [polygon for polygon in outline if len(polygon) >= 6]
+        outline = polygons and rle.merge(rle.frPyObjects(polygons, height, width))
+    if not outline:
+        return None
+    if isinstance(outline["counts"], list):
+        outline = rle.frPyObjects(outline, height, width)
+    return rle.decode(outline).astype(bool)
 
 
 @lru_cache(maxsize=2)
@@ -184,10 +173,8 @@ def _read(file: Path, _changed: int) -> Instances:
         if not images or not names or len(set(files)) < len(files):
             raise ValueError("there are no images or categories, or two images of one file_name")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{printable(file)} cannot be read as COCO instances ({error!r}); take "
-            "instances_train2014.json or instances_val2014.json, or unpack them again."
-        ) from None
+        mend = "take instances_train2014.json or instances_val2014.json, or unpack them again."
+        raise wrong(file, f"cannot be read as COCO instances ({error!r}); {mend}") from None
     return Instances(names, images, objects)
 
 
@@ -201,10 +188,7 @@ def _by_id(entries: list[dict[str, Any]], what: str) -> dict[int, dict[str, Any]
 
 def _columns(names: dict[int, str], class_names: Sequence[str], file: Path) -> dict[int, int]:
     """{category id: column} of the classes asked for."""
-    check_class_names(sorted(set(names.values())), printable(file))
-    if unknown := [name for name in class_names if name not in names.values()]:
-        raise ValueError(
-            f"The class {unknown[0]!r} is none of the {len(set(names.values()))} categories of "
-            f"{printable(file)}."
-        )
+    there = check_class_names(sorted(set(names.values())), printable(file))
+    if unknown := [name for name in class_names if name not in there]:
+        raise wrong(file, f"the class {unknown[0]!r} is none of the {len(there)} categories.")
     return {i: class_names.index(name) for i, name in names.items() if name in class_names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from piaa_utils.images import SUFFIXES, image_files
 from piaa_utils.vocabulary import check_class_names
 from piaa_utils.worlds.class_lists import NUS_CLASSES
 from piaa_utils.worlds.folder import one_spelling, read_table
-from piaa_utils.worlds.world import Pictures, read_lines, refuse_twice
+from piaa_utils.worlds.world import Pictures, gone, read_lines, refuse_twice, wrong
 
 SINGLE_FILES = ("nus_wide_{}.csv", "nus_wid_data.csv", "nus_wide_data.csv", "{}.csv", "{}.txt")
 
@@ -83,9 +84,9 @@ class NUSWide(Pictures):
         keep = matrix.any(axis=1) | keep_unlabelled
         self.unlabelled = [names[row] for row in np.flatnonzero(~keep)]
         names = [names[row] for row in np.flatnonzero(keep)]
-        index: dict[str, list[str]] = {}
+        index = defaultdict(list)
         for path in image_files(images):
-            index.setdefault(path.name, []).append(path.as_posix())
+            index[path.name].append(path.as_posix())
         paths = [_find(index, name) for name in names]
         mend = f"Looked in {printable(images)} and its sub-folders."
         super().__init__(root, class_names, names, paths, matrix[keep], mend)
@@ -95,71 +96,56 @@ def _read(root: Path, split: str, file: Path | None) -> tuple[list[str], np.ndar
     """Names of the images, with ``/``, and int8 [n, 81]."""
     if file is None and (root / "Groundtruth" / "TrainTestLabels").is_dir():
         return _read_official(root, split)
+    names = [name.format(split) for name in SINGLE_FILES]
+    file = file or next((root / name for name in names if (root / name).is_file()), None)
     if file is None:
-        names = [name.format(split) for name in SINGLE_FILES]
-        file = next((root / name for name in names if (root / name).is_file()), None)
-        if file is None:
-            raise FileNotFoundError(
-                f"There are no labels of NUS-WIDE in {printable(root)}: looked for "
-                f"Groundtruth/TrainTestLabels/ with ImageList/, and for {', '.join(names)}."
-            )
-    if file.suffix.lower() != ".csv":
-        return _read_text(file)
-    table = read_table(file, NUS_CLASSES)
-    try:
-        rows = table.rows(split)
-    except ValueError as error:
-        raise ValueError(f"{printable(file)} has {error}") from None
-    return [table.files[row] for row in rows], table.labels[rows]
+        looked = f"Groundtruth/TrainTestLabels/ with ImageList/, and for {', '.join(names)}"
+        raise gone(
+            root, f"These would have the labels of NUS-WIDE: looked for {looked}.", "labels in"
+        )
+    if file.suffix.lower() == ".csv":
+        return read_table(file, NUS_CLASSES).of(split)
+    return _read_text(file)
 
 
 def _read_official(root: Path, split: str) -> tuple[list[str], np.ndarray]:
     image_list = root / "ImageList" / f"{split.title()}Imagelist.txt"
     folder = root / "Groundtruth" / "TrainTestLabels"
-    files = [folder / f"Labels_{concept}_{split.title()}.txt" for concept in NUS_CLASSES]
-    if gone := [file for file in (image_list, *files) if not file.is_file()]:
-        raise FileNotFoundError(
-            f"{len(gone)} label files of NUS-WIDE are not there: {some(gone, 2)}."
-        )
-    names = [(line, one_spelling(name)) for line, name in read_lines(image_list, "images")]
-    refuse_twice(names, image_list)
-    labels = np.zeros((len(names), len(files)), dtype=np.int8)
-    for column, file in enumerate(files):
-        values = [value for _, value in read_lines(file, "flags")]
+    lines = read_lines(image_list, "a list of images")
+    names = refuse_twice([(line, one_spelling(name)) for line, name in lines], image_list)
+    columns = []
+    for concept in NUS_CLASSES:
+        file = folder / f"Labels_{concept}_{split.title()}.txt"
+        values = [value for _, value in read_lines(file, "a concept's flags")]
         if set(values) - {"0", "1"} or len(values) != len(names):
-            raise ValueError(
-                f"{printable(file)} should hold {len(names)} lines of 0 or 1, as many as "
-                f"{printable(image_list)} has images; it holds {len(values)}: unpack both again."
-            )
-        labels[:, column] = [value == "1" for value in values]
-    return [name for _, name in names], labels
+            wanted = f"{len(names)} lines of 0 or 1, as many as {printable(image_list)} has images"
+            raise wrong(file, f"there should be {wanted}, not {len(values)}: unpack both again.")
+        columns.append([value == "1" for value in values])
+    return names, np.array(columns, dtype=np.int8).T
 
 
 def _read_text(file: Path) -> tuple[list[str], np.ndarray]:
     n_classes = len(NUS_CLASSES)
+    several = f"different numbers of concepts from 0 to {n_classes - 1}"
+    wanted = f"after the image there should be {several}, or {n_classes} times 0 or 1"
     names, rows, seen = [], [], set[int]()
-    wanted = (
-        f"after the image there should be different numbers of concepts from 0 to "
-        f"{n_classes - 1}, or {n_classes} times 0 or 1"
-    )
-    for number, line in read_lines(file, "images and their concepts"):
-        name, *tail = re.split(r"((?:\s+\d+)*)$", line)
-        values, row = [int(v) for v in tail[0].split()], np.zeros(n_classes, dtype=np.int8)
-        if len(values) == n_classes and set(values) <= {0, 1}:
+    for number, line in read_lines(file, "a list of images and their concepts"):
+        name, tail, _ = re.split(r"((?:\s+\d+)*)$", line, maxsplit=1)
+        values, row = [int(value) for value in tail.split()], np.zeros(n_classes, dtype=np.int8)
+        are_flags = len(values) == n_classes and set(values) <= {0, 1}
+        are_numbers = max(values, default=0) < n_classes and len(set(values)) == len(values)
+        if not name.lower().endswith(SUFFIXES) or not (are_flags or are_numbers):
+            raise wrong(file, f"{wanted}.", number)
+        if are_flags:
             row[:] = values
-        elif max(values, default=0) < n_classes and len(set(values)) == len(values):
+        else:
             row[values] = 1
             seen.update(values)
-        else:
-            raise ValueError(f"{printable(file)}, line {number}: {wanted}.")
-        if not name.lower().endswith(SUFFIXES):
-            raise ValueError(f"{printable(file)}, line {number}: {wanted}, not {name!r}.")
         names.append((number, one_spelling(name)))
         rows.append(row)
     if seen and seen <= {0, 1}:
-        raise ValueError(f"{printable(file)}, line 1: {wanted}; 0 and 1 alone may be either.")
-    refuse_twice(names, file)
-    return [name for _, name in names], np.stack(rows)
+        raise wrong(file, f"{wanted}; 0 and 1 alone may be either.", 1)
+    return refuse_twice(names, file), np.stack(rows)
 
 
 def _find(index: dict[str, list[str]], name: str) -> Path | None:

@@ -16,7 +16,7 @@ from piaa_utils.images import decode
 from piaa_utils.vocabulary import check_class_names
 from piaa_utils.worlds.class_lists import VOC_CLASSES
 from piaa_utils.worlds.masks import BACKGROUND, VOID
-from piaa_utils.worlds.world import Pictures, read_lines, refuse_twice
+from piaa_utils.worlds.world import Pictures, gone, read_lines, refuse_twice, wrong
 
 VOC_ALIASES = {
     "diningtable": "dining table",
@@ -72,16 +72,18 @@ class VOCLayout(Pictures):
     ):
         root, self.aliases = Path(root), dict(aliases)
         self._layout = (
-            f"VOC's layout is JPEGImages/, Annotations/ and ImageSets/Main/{split}.txt in "
-            f"one folder, here {printable(root)}; for the real VOC give the folder "
-            "VOCdevkit/VOC2007 (or VOC2012)."
+            f"VOC's layout is JPEGImages/, Annotations/ and ImageSets/Main/{split}.txt in one "
+            f"folder, here {printable(root)}; for the real VOC, VOCdevkit/VOC2007 (or VOC2012)."
         )
-        lines, folder = self._read_split(root, split), root / "JPEGImages"
+        folder, file = root / "JPEGImages", root / "ImageSets" / "Main" / f"{split}.txt"
+        if not file.is_file():
+            there = ", ".join(sorted(other.stem for other in file.parent.glob("*.txt"))[:20])
+            raise gone(file, f"Splits there: {printable(there)}. {self._layout}", "image set")
         if not folder.is_dir():
-            raise FileNotFoundError(f"There is no folder {printable(folder)}. {self._layout}")
-        there = {entry.name for entry in os.scandir(folder)}
-        ids = _ids(lines, there, root / "ImageSets" / "Main" / f"{split}.txt")
-        paths = [folder / f"{i}.jpg" if f"{i}.jpg" in there else None for i in ids]
+            raise gone(folder, self._layout, "folder")
+        files = {entry.name for entry in os.scandir(folder)}
+        ids = _ids(file, files)
+        paths = [folder / f"{i}.jpg" if f"{i}.jpg" in files else None for i in ids]
         mend = f"They belong to the split {split!r}. {self._layout}"
         super().__init__(root, class_names, ids, paths, None, mend, allow_missing=False)
         self.all_names = self._all_names()
@@ -101,16 +103,14 @@ class VOCLayout(Pictures):
         """(class name, marked difficult) of every object in an image's annotation."""
         path = self.root / "Annotations" / f"{image_id}.xml"
         if not path.is_file():
-            raise FileNotFoundError(f"There is no annotation {printable(path)}. {self._layout}")
+            raise gone(path, self._layout, "annotation")
         objects = []
         for item in _parse(path).findall("object"):
             name = (item.findtext("name") or "").strip()
             name = self.aliases.get(name, name)
             if name not in self.all_names and name not in self.class_names:
-                raise ValueError(
-                    f"{printable(path)} has an object named {name!r}, which is no class of this "
-                    "data set; add the name to class_names, to aliases or to labels.txt."
-                )
+                mend = "add the name to class_names, to aliases or to labels.txt."
+                raise wrong(path, f"an object is {name!r}, no class of this data set; {mend}")
             objects.append((name, (item.findtext("difficult") or "0").strip() == "1"))
         return objects
 
@@ -119,25 +119,19 @@ class VOCLayout(Pictures):
 
         Raises
         ------
-        UnreadableImage
-            The file is damaged.
-        ValueError
-            It is no palette image, or holds an index beyond the data set's classes.
+        UnreadableImage, ValueError
+            The file is damaged; no palette image; or has an index beyond the data set's classes.
         """
         path = self.root / "SegmentationClass" / f"{self.ids[index]}.png"
         if not path.exists():
             return None
         mode, indices = decode(path, lambda image: (image.mode, np.array(image)))
         if mode not in ("P", "L"):
-            raise ValueError(
-                f"{printable(path)} must be a palette image of class indices, but is {mode}."
-            )
+            raise wrong(path, f"a mask must be a palette image of class indices, but is {mode}.")
         unknown = indices[(indices > len(self.all_names)) & (indices < 255)]
         if unknown.size:
-            raise ValueError(
-                f"{printable(path)} holds palette index {unknown[0]}, but the data set has only "
-                f"{len(self.all_names)} classes; check {printable(self.root / 'labels.txt')}."
-            )
+            mend = f"the data set has only {len(self.all_names)} classes; check its labels.txt."
+            raise wrong(path, f"there is the palette index {unknown[0]}, but {mend}")
         return self._palette[indices]
 
     @cached_property
@@ -150,29 +144,15 @@ class VOCLayout(Pictures):
         palette[255] = VOID
         return palette
 
-    def _read_split(self, root: Path, split: str) -> list[tuple[int, str]]:
-        path = root / "ImageSets" / "Main" / f"{split}.txt"
-        if not path.is_file():
-            there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:20])
-            splits = f" Splits there: {printable(there)}." if there else ""
-            raise FileNotFoundError(
-                f"There is no image set {printable(path)}.{splits} {self._layout}"
-            )
-        return read_lines(path, "image ids")
-
     def _all_names(self) -> tuple[str, ...]:
         path = self.root / "labels.txt"
         if not path.exists():
             return VOC_CLASSES
         names = read_names(path)
         if len(names) > 254:
-            raise ValueError(f"{path} lists {len(names)} classes; a mask's palette holds 254.")
-        unknown = [name for name in self.class_names if name not in names]
-        if unknown:
-            raise ValueError(
-                f"The class {unknown[0]!r} does not occur in this data set; "
-                f"its {len(names)} classes are listed in {printable(path)}."
-            )
+            raise wrong(path, f"{len(names)} classes are listed; a mask's palette holds 254.")
+        if unknown := [name for name in self.class_names if name not in names]:
+            raise wrong(path, f"the class {unknown[0]!r} is none of the {len(names)} listed here.")
         return names
 
 
@@ -211,23 +191,19 @@ def mini_long_classes() -> tuple[str, ...]:
 
 def read_names(path: Path) -> tuple[str, ...]:
     """The class names in a file, one a line."""
-    names = [name for _, name in read_lines(path, "class names")]
+    names = [name for _, name in read_lines(path, "class names, one a line")]
     return check_class_names(names, printable(path))
 
 
-def _ids(lines: list[tuple[int, str]], there: set[str], path: Path) -> list[str]:
-    """The ids of a split file, without the -1, 0 or 1 that VOC's lists of one class have."""
+def _ids(path: Path, files: set[str]) -> list[str]:
+    """The ids of a split, without the -1, 0 or 1 that VOC's lists of one class have behind them."""
     ids = []
-    for number, line in lines:
+    for number, line in read_lines(path, "image ids, one a line"):
         bare = re.sub(r"\s+(-1|0|1)$", "", line)
-        if bare != line and {f"{line}.jpg", f"{bare}.jpg"} <= there:
-            raise ValueError(
-                f"{printable(path)}, line {number}: this may mean {bare}.jpg or {line}.jpg, for "
-                "both are there; rename one."
-            )
-        ids.append((number, line if f"{line}.jpg" in there else bare))
-    refuse_twice(ids, path)
-    return [name for _, name in ids]
+        if bare != line and {f"{line}.jpg", f"{bare}.jpg"} <= files:
+            raise wrong(path, f"{bare}.jpg or {line}.jpg? Both are there; rename one.", number)
+        ids.append((number, line if f"{line}.jpg" in files else bare))
+    return refuse_twice(ids, path)
 
 
 def _parse(path: Path) -> ElementTree.Element:
@@ -240,7 +216,5 @@ def _parse(path: Path) -> ElementTree.Element:
             declared = re.match(rb"<\?xml[^>]*encoding=['\"]([\w.:-]+)", data)
             return ElementTree.fromstring(data.decode(declared[1].decode() if declared else ""))
     except (ValueError, LookupError, ElementTree.ParseError) as error:
-        raise ValueError(
-            f"{printable(path)} is no well-formed XML ({error}); unpack the data set again, or "
-            "save the file in UTF-8, with encoding='utf-8' in its first line."
-        ) from None
+        mend = "unpack the data set again, or save the file in UTF-8, and say so in its first line."
+        raise wrong(path, f"this is no well-formed XML ({error}); {mend}") from None

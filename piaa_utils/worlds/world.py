@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -21,7 +20,7 @@ from piaa_utils.vocabulary import check_class_names
 class World(Protocol):
     """n pictures and what is in them; a Dataset of RGB PIL images.
 
-    name : of the world. ids, paths : n names and image files, in one order.
+    ids, paths : n names and image files, in one order.
     labels : int8 [n, C], 1 where the picture has an object of the class.
     difficult : bool [n, C], where all of them are marked "difficult" (PASCAL VOC alone does so).
     mask(i) : int16 [H, W], indices into ``class_names``, ``BACKGROUND`` or ``VOID``; None where
@@ -47,25 +46,16 @@ class Pictures:
 
     Parameters
     ----------
-    root : the world's folder, whose name is the world's until the catalogue gives another.
+    root : the world's folder; its name is the world's until the catalogue gives another.
     class_names, ids, paths : see :class:`World`; a path is None where there is no file.
     labels : int8 [n, C]; None if the class reads ``annotations`` when they are asked for.
-    mend : what the message says about missing files.
-    allow_missing : warn of missing files and go on without them, unless all are missing.
-
-    Attributes
-    ----------
-    missing : the ids that were left out.
-
-    Raises
-    ------
-    FileNotFoundError
-        Image files are missing.
+    mend : what the message says about missing files, ids in the attribute ``missing``.
+    allow_missing : warn of them and go on, unless all are missing; else a FileNotFoundError.
     """
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: Path,
         class_names: Sequence[str],
         ids: Sequence[str],
         paths: Sequence[Path | None],
@@ -73,8 +63,7 @@ class Pictures:
         mend: str,
         allow_missing: bool = True,
     ):
-        self.root, self.name = Path(root), Path(root).name
-        self.class_names = check_class_names(class_names)
+        self.root, self.name, self.class_names = root, root.name, check_class_names(class_names)
         there = [path is not None for path in paths]
         self.ids = [name for name, ok in zip(ids, there, strict=True) if ok]
         self.missing = [name for name, ok in zip(ids, there, strict=True) if not ok]
@@ -83,13 +72,10 @@ class Pictures:
             labels = labels[np.array(there, dtype=bool)].astype(np.int8)
             self.annotations = labels, np.zeros(labels.shape, dtype=bool)
         if self.missing:
-            message = (
-                f"{len(self.missing)} of {len(ids)} images are not there: "
-                f"{some(self.missing)}. {mend}"
-            )
+            gone = f"{len(self.missing)} of {len(ids)} images are not there: {some(self.missing)}."
             if not allow_missing or not self.ids:
-                raise FileNotFoundError(message)
-            warnings.warn(f"{message} They are left out; `missing` lists them.", stacklevel=3)
+                raise FileNotFoundError(f"{gone} {mend}")
+            warnings.warn(f"{gone} {mend} They are left out, see `missing`.", stacklevel=3)
 
     @cached_property
     def annotations(self) -> tuple[np.ndarray, np.ndarray]:
@@ -127,33 +113,39 @@ def first(world: W, n: int) -> W:
     return cut
 
 
-def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
-    """(line number, text) of the lines that are not blank, whatever the line ends.
+def wrong(path: Path, what: Any, line: int | None = None) -> ValueError:
+    """The error that says where something is wrong."""
+    return ValueError(f"{printable(path)}{f', line {line}' if line else ''}: {what}")
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        There is no such file; it is no UTF-8, or empty.
-    """
+
+def gone(path: Path, what: str, kind: str = "file") -> FileNotFoundError:
+    """The error that says what is missing."""
+    return FileNotFoundError(f"There is no {kind} {printable(path)}. {what}")
+
+
+def read_text(path: Path, what: str) -> str:
+    """A text file, which should be `what`; an error if it is missing or no UTF-8."""
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {printable(path)}, which lists {what}.")
+        raise gone(path, f"It should be {what}.")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{printable(path)} is not in UTF-8; save it again in UTF-8.") from None
-    out = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+        raise wrong(path, "this is not in UTF-8; save it again in UTF-8.") from None
+
+
+def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
+    """(line number, text) of the lines that are not blank; an error if there are none."""
+    lines = enumerate(map(str.strip, read_text(path, what).splitlines()), start=1)
+    out = [(number, line) for number, line in lines if line]
     if not out:
-        raise ValueError(f"{printable(path)} should list {what}, one a line, but it is empty.")
+        raise wrong(path, f"this should be {what}, but it is empty.")
     return out
 
 
-def refuse_twice(lines: Sequence[tuple[int, str]], path: Path) -> None:
-    """Refuse names, given with their lines, that a file lists more than once."""
+def refuse_twice(lines: Sequence[tuple[int, str]], path: Path) -> list[str]:
+    """The names, given with their lines, that a file lists; an error if it lists one twice."""
     seen: dict[str, int] = {}
     for number, name in lines:
-        if name in seen:
-            raise ValueError(
-                f"{printable(path)}, line {number}: {name!r} is listed twice, first in line "
-                f"{seen[name]}; remove one."
-            )
-        seen[name] = number
+        if seen.setdefault(name, number) != number:
+            raise wrong(path, f"{name!r} is listed twice, also in line {seen[name]}.", number)
+    return list(seen)
