@@ -1,21 +1,31 @@
-"""The metrics against scikit-learn, and the bootstrap against explicit resamples."""
+"""The metrics against scikit-learn, the bootstrap against explicit resamples, the rest by hand."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from piaa_utils.metrics import (
-    _bootstrap,
-    _Ranking,
-    _resamples,
-    average_precision,
-    bootstrap_map,
+    Interval,
+    _average_precisions,
     f1,
+    interval,
     mean_average_precision,
-    paired_bootstrap,
+    named_beyond_largest,
+    patch_accuracy,
+    peak_on_object,
+    purity,
+    within_picture_auc,
 )
+from piaa_utils.selection import PatchBank
 
 
 def world(n=60, n_classes=5, seed=0, ties=False):
@@ -28,16 +38,16 @@ def world(n=60, n_classes=5, seed=0, ties=False):
 @pytest.mark.parametrize("ties", [False, True])
 def test_average_precision_is_scikit_learns(ties):
     y, scores = world(ties=ties)
-    expected = [average_precision_score(y[:, c], scores[:, c]) for c in range(5)]
-    np.testing.assert_array_equal(average_precision(y, scores), expected)
+    expected = [100 * average_precision_score(y[:, c], scores[:, c]) for c in range(5)]
     result = mean_average_precision(y, scores)
+    np.testing.assert_array_equal(result.per_class, expected)
     assert result.map == pytest.approx(np.mean(expected))
     assert result.left_out == []
 
 
 def test_average_precision_by_hand():
     # Ranking of the only class: present, absent, present: (1/1 + 2/3) / 2.
-    assert average_precision([[1], [0], [1]], [[3], [2], [1]])[0] == pytest.approx(5 / 6)
+    assert mean_average_precision([[1], [0], [1]], [[3], [2], [1]]).map == pytest.approx(500 / 6)
 
 
 def test_a_class_without_positives_is_left_out_and_named():
@@ -54,17 +64,18 @@ def test_both_voc_protocols():
     # Ranking: a difficult pair, a positive, a negative.
     y, scores = np.array([[0], [1], [0]]), np.array([[3.0], [2.0], [1.0]])
     difficult = np.array([[True], [False], [False]])
-    assert mean_average_precision(y, scores).map == pytest.approx(0.5)  # counts as absent
-    assert mean_average_precision(y, scores, ignore=difficult).map == 1.0  # PASCAL's own
+    assert mean_average_precision(y, scores).map == pytest.approx(50)  # counts as absent
+    assert mean_average_precision(y, scores, ignore=difficult).map == 100  # PASCAL's own
 
 
 def test_ignored_pairs_leave_only_their_own_class():
     y, scores = world()
     ignore = np.random.default_rng(1).random(y.shape) < 0.3
     expected = [
-        average_precision_score(y[~ignore[:, c], c], scores[~ignore[:, c], c]) for c in range(5)
+        100 * average_precision_score(y[~ignore[:, c], c], scores[~ignore[:, c], c])
+        for c in range(5)
     ]
-    np.testing.assert_array_equal(average_precision(y, scores, ignore), expected)
+    np.testing.assert_array_equal(mean_average_precision(y, scores, ignore).per_class, expected)
     ignore[:, 2] = y[:, 2] == 1  # no positive of class 2 is left
     assert mean_average_precision(y, scores, ignore).left_out == [2]
 
@@ -113,7 +124,7 @@ def test_weighted_average_precision_is_scikit_learns_on_the_resample(data):
     y[data.draw(st.integers(0, n - 1))] = True
     scores = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)))
     counts = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
-    (ours,) = _Ranking(y, scores, np.ones(n, dtype=bool)).ap(counts[:, None].astype(float))
+    (ours,) = _average_precisions(y, scores.astype(float), counts[:, None])
     drawn = np.repeat(np.arange(n), counts)
     if y[drawn].any():
         assert ours == pytest.approx(average_precision_score(y[drawn], scores[drawn]), abs=1e-12)
@@ -121,48 +132,134 @@ def test_weighted_average_precision_is_scikit_learns_on_the_resample(data):
         assert np.isnan(ours)
 
 
+def explicit(y, all_scores, ignore, n, seed):
+    """[number of score arrays, n] the mAP of each resample, picture by picture."""
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(len(y), size=len(y)) for _ in range(n + 1)][1:]
+    return np.array(
+        [[mean_average_precision(y[d], s[d], ignore[d]).map for d in draws] for s in all_scores]
+    )
+
+
 @pytest.mark.parametrize(("ties", "with_ignore"), [(False, False), (True, True)])
-def test_the_bootstrap_is_the_map_of_explicit_resamples(ties, with_ignore):
+def test_the_interval_is_the_percentiles_of_explicit_resamples(ties, with_ignore):
     y, scores = world(n=40, ties=ties)
     y[:, 4] = 0
     y[3, 4] = 1  # a class that many resamples miss
     ignore = np.random.default_rng(2).random(y.shape) < 0.2 if with_ignore else np.zeros(y.shape)
     ignore = ignore.astype(bool) & ~y.astype(bool)
-    maps = _bootstrap(y, [scores], 130, 7, ignore)[0]
-    counts = np.concatenate(list(_resamples(40, 130, 7)), axis=1).astype(int)
-    assert (counts.sum(axis=0) == 40).all()
-    missed = 0
-    for resample in range(0, 130, 4):
-        drawn = np.repeat(np.arange(40), counts[:, resample])
-        expected = mean_average_precision(y[drawn], scores[drawn], ignore[drawn])
-        assert maps[resample] == pytest.approx(expected.map, abs=1e-12)
-        missed += 4 in expected.left_out
-    assert missed > 3
-    low, high = bootstrap_map(y, scores, n=130, seed=7, ignore=ignore, level=0.9)
-    point = mean_average_precision(y, scores, ignore).map
-    assert low == pytest.approx(max(0, 2 * point - np.quantile(maps, 0.95)))
-    assert high == pytest.approx(min(1, 2 * point - np.quantile(maps, 0.05)))
+    (maps,) = explicit(y, [scores], ignore, 130, 7)
+    value = interval(y, scores, ignore=ignore, n=130, level=90, seed=7)
+    assert value.point == pytest.approx(mean_average_precision(y, scores, ignore).map)
+    assert value[1:] == pytest.approx(np.quantile(maps, [0.05, 0.95]), abs=1e-9)
+
+
+def test_the_interval_of_a_lead_is_of_the_same_pictures():
+    y, a = world(n=60)
+    b = a + 0.05 * np.random.default_rng(5).normal(size=a.shape)
+    assert interval(y, a, a, n=50) == (0, 0, 0)
+    value = interval(y, a, b, n=120, seed=3)
+    both = mean_average_precision(y, a).map - mean_average_precision(y, b).map
+    maps = explicit(y, [a, b], np.zeros(y.shape, dtype=bool), 120, 3)
+    assert value.point == pytest.approx(both)
+    assert value[1:] == pytest.approx(np.quantile(maps[0] - maps[1], [0.025, 0.975]), abs=1e-9)
+    alone = interval(y, a, n=120, seed=3)
+    assert value.high - value.low < 0.5 * (alone.high - alone.low), "the common noise is out"
+    assert interval(y, y, -y, n=50).above_zero and not interval(y, -y, y, n=50).above_zero
+
+
+def test_an_interval_in_words():
+    assert str(Interval(2.34, 1.06, 3.4)) == "+2.3 [ +1.1,  +3.4]"
+    assert str(Interval(-12.0, -14.5, 0.0)) == "-12.0 [-14.5,  +0.0]"
+    assert not Interval(1.0, 0.0, 2.0).above_zero
 
 
 def test_the_seed_decides_the_interval():
     y, scores = world()
-    assert bootstrap_map(y, scores, n=50, seed=1) == bootstrap_map(y, scores, n=50, seed=1)
-    assert bootstrap_map(y, scores, n=50, seed=1) != bootstrap_map(y, scores, n=50, seed=2)
+    assert interval(y, scores, n=50, seed=1) == interval(y, scores, n=50, seed=1)
+    assert interval(y, scores, n=50, seed=1) != interval(y, scores, n=50, seed=2)
 
 
-def test_the_paired_bootstrap_sees_the_same_images_twice():
-    y, a = world(n=200)
-    b = a + 0.05 * np.random.default_rng(5).normal(size=a.shape)
-    assert paired_bootstrap(y, a, a, n=50) == (0.0, 0.0, 0.0)
-    difference, low, high = paired_bootstrap(y, a, b, n=200, seed=3)
-    both = mean_average_precision(y, a).map - mean_average_precision(y, b).map
-    assert difference == pytest.approx(both)
-    maps = _bootstrap(y, [a, b], 200, 3, None)
-    quantiles = np.quantile(maps[0] - maps[1], [0.975, 0.025])
-    assert (low, high) == pytest.approx(tuple(2 * both - quantiles))
-    one = bootstrap_map(y, a, n=200, seed=3)
-    assert high - low < 0.5 * (one[1] - one[0]), "pairing takes the common noise out"
-    assert paired_bootstrap(y, y, -y, n=50)[1] > 0 > paired_bootstrap(y, -y, y, n=50)[2]
+def test_resamples_without_any_positive_are_left_out():
+    y, scores = np.array([[1]] + 3 * [[0]]), np.array([[3.0], [2.0], [1.0], [0.0]])
+    assert interval(y, scores, n=50, seed=0) == (100, 100, 100)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32])
+def test_scores_of_any_type_count_as_the_same_numbers(dtype):
+    """Negated, unsigned numbers wrap around: 0 would be the best."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, (200, 4))
+    scores = np.clip((y * 0.4 + rng.random((200, 4)) * 0.7) * 255, 0, 255).astype(int)
+    scores[scores < 60] = 0
+    same, wrong = scores.astype(dtype), (255 - scores).astype(dtype)
+    assert mean_average_precision(y, same)[0] == mean_average_precision(y, scores * 1.0)[0]
+    assert f1(y, same, k=2) == f1(y, scores * 1.0, k=2)
+    lead = interval(y, scores * 1.0, 255.0 - scores, n=50)
+    assert interval(y, same, wrong, n=50) == lead
+    assert f1(y, scores > 120, k=2) == f1(y, 1.0 * (scores > 120), k=2)
+    shown = np.where(y, y * [4, 3, 2, 1], 0)
+    assert named_beyond_largest(same, shown) == named_beyond_largest(scores * 1.0, shown)
+
+
+# Two pictures of four patches, three classes. Truth: 2 classes and background; class 1 beside a
+# void and a mixed patch.
+TRUTH = np.array([[0, 0, 2, -1], [1, -1, -2, -3]])
+SCORES = np.array(
+    [
+        [[0.9, 0.0, 0.1], [0.2, 0.8, 0.1], [0.1, 0.1, 0.3], [0.8, 0.1, 0.2]],
+        [[0.6, 0.5, 0.0], [0.0, 0.4, 0.1], [0.0, 0.9, 0.0], [0.9, 0.7, 0.0]],
+    ]
+)
+
+
+def test_measures_of_patches_by_hand():
+    # Read right: patches 0 and 2 of the first picture; of the second, class 0 wins over 1.
+    assert patch_accuracy(SCORES, TRUTH) == 2 / 4
+    # Class 0: 0.9 beats both others, 0.2 beats one of two: 3/4. Class 2: 0.3 beats all three: 1.
+    # Class 1: 0.5 beats the background's 0.4; the void 0.9 and the mixed 0.7 do not count: 1.
+    assert within_picture_auc(SCORES, TRUTH) == pytest.approx((3 / 4 + 1 + 1) / 3)
+    # Peaks: class 0 on its own, class 2 too, class 1 on the void patch.
+    assert peak_on_object(SCORES, TRUTH) == pytest.approx(2 / 3)
+
+
+def test_a_picture_of_one_class_alone_has_no_curve():
+    truth = np.array([[0, 0, -3, -2], TRUTH[0]])
+    scores = SCORES[[0, 0]]
+    assert within_picture_auc(scores, truth) == pytest.approx((3 / 4 + 1) / 2)
+    assert peak_on_object(scores, truth) == 1
+
+
+def test_the_curve_within_pictures_is_scikit_learns_and_ties_count_half():
+    rng = np.random.default_rng(0)
+    truth, scores = rng.integers(-3, 4, (5, 30)), rng.integers(0, 5, (5, 30, 4))
+    expected = [
+        roc_auc_score(truth[i][truth[i] > -2] == c, scores[i][truth[i] > -2][:, c])
+        for i in range(5)
+        for c in range(4)
+        if (truth[i] == c).any()
+    ]
+    assert within_picture_auc(scores, truth) == pytest.approx(np.mean(expected))
+    assert within_picture_auc(0 * scores, truth) == 0.5
+
+
+def test_objects_beside_the_largest_by_hand():
+    areas = [[50, 20, 0, 5], [0, 7, 90, 0], [0, 100, 0, 0]]
+    scores = [[0.1, 0.9, 0.8, 0.7], [0.0, 0.2, 0.1, 0.9], [0.9, 0.1, 0.1, 0.1]]
+    # First: 3 classes, named 1, 2, 3: both beside the largest (0). Second: 2 classes, named 3, 1:
+    # class 1 too. Third: its only class is its largest, and nothing counts.
+    assert named_beyond_largest(scores, areas) == 1
+    scores[1][0] = 0.8
+    assert named_beyond_largest(scores, areas) == pytest.approx(2 / 3)
+
+
+def test_purity_by_hand():
+    bank, text = PatchBank(2, k=3), torch.eye(2)
+    images = torch.tensor([[[1.0, 0], [0.8, 0.6], [0, 1]], [[0.6, 0.8], [0.96, 0.28], [0, 1]]])
+    bank.update(images, text, [1, 0])
+    # Selected: (image 1) class 0, 0, 1; (image 0) class 1, 0, 1. Right: 3 of 6.
+    truth = np.array([[0, 0, -1], [0, 1, 1]])
+    assert purity(bank, truth) == (pytest.approx(3 / 6), pytest.approx((3 * 3 / 6 + 3 * 2 / 6) / 6))
 
 
 Y, S = world(n=6)
@@ -171,28 +268,16 @@ Y, S = world(n=6)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: average_precision(Y, S[:, :2]), "must both be"),
-        (lambda: average_precision(Y[:0], S[:0]), "at least one of each"),
-        (lambda: average_precision(Y - 1, S), "only 0 and 1"),
-        (lambda: average_precision(Y, np.where(np.arange(6)[:, None] == 4, np.nan, S)), "image 4"),
-        (lambda: average_precision(Y, S, ignore=Y[:2]), "ignore must be"),
+        (lambda: mean_average_precision(Y, S[:, :2]), r"must all be .* \(6, 5\), \(6, 2\)"),
+        (lambda: mean_average_precision(Y[:0], S[:0]), r"must all be \[images, classes\]"),
+        (lambda: mean_average_precision(Y[0], S[0]), r"must all be \[images, classes\]"),
+        (lambda: mean_average_precision(Y - 1, S), "only 0 and 1"),
+        (lambda: f1(Y, np.where(np.arange(6)[:, None] == 4, np.nan, S)), "image 4 hold NaN"),
+        (lambda: mean_average_precision(Y, S, ignore=Y[:2]), r"must all be .* \(2, 5\)"),
         (lambda: mean_average_precision(0 * Y, S), "No class has a positive"),
-        (lambda: mean_average_precision(Y, S, class_names=["cat"]), "class_names must be 5"),
-        (lambda: f1(Y, S, k=6), "k must be from 1 to the number of classes, 5"),
-        (lambda: f1(Y, S, k=0), "k must be from 1"),
-        (lambda: bootstrap_map(0 * Y, S), "No class has a positive"),
-        (lambda: bootstrap_map(Y, S, n=0), "n must be 1 or more"),
-        (lambda: bootstrap_map(Y, S, level=1.0), "level must be between 0 and 1"),
+        (lambda: interval(0 * Y, S), "No class has a positive"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_resamples_without_any_positive_are_left_out():
-    y, scores = np.array([[1]] + 3 * [[0]]), np.array([[3.0], [2.0], [1.0], [0.0]])
-    assert bootstrap_map(y, scores, n=50, seed=0) == (1.0, 1.0)
-    seed = next(s for s in range(99) if next(_resamples(4, 1, s))[0, 0] == 0)
-    with pytest.raises(ValueError, match="No resample drew a positive image"):
-        bootstrap_map(y, scores, n=1, seed=seed)
