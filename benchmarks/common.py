@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ def options(description: str) -> argparse.ArgumentParser:
 
 
 def rounds(
-    work: dict[str, Callable[[], object]], repeats: int, clock: str = "wall"
+    work: dict[str, Callable[[], Any]], repeats: int, clock: str = "wall"
 ) -> dict[str, list[float]]:
     """Seconds of each piece of work, taken in turns: `repeats` rounds, after one to warm up."""
     now = CLOCKS[clock]
@@ -53,40 +54,32 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return median(a / b for a, b in zip(above, below, strict=True))
 
 
-def machine() -> dict[str, object]:
-    """Processor, threads in use, and versions."""
-    return {
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
 def processor() -> str:
     """The processor's name, as Linux gives it; elsewhere what Python knows."""
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (named or [platform.processor() or platform.machine()])[0]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def report(name: str, text: str, result: dict, folder: Path, clock: str = "wall") -> None:
+def report(name: str, text: str, result: dict, given: argparse.Namespace) -> None:
     """Print the tables, and write the numbers to folder/name.json with the machine's name."""
-    about = machine() | {"clock": clock}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+    about = {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "clock": given.clock,
+    }
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / f"{name}.json"
     write_whole(path, (json.dumps({"machine": about, **result}, indent=1) + "\n").encode())
-    where = (
-        f"{about['processor']}, {about['threads']} threads, torch {about['torch']}, {clock} time"
-    )
-    print(f"{text}\n\n{where}\nSaved: {path}\n")
+    where = f"{about['processor']}, {about['threads']} threads, torch {about['torch']}"
+    print(f"{text}\n\n{where}, {given.clock} time\nSaved: {path}\n")

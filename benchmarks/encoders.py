@@ -7,12 +7,6 @@ the same features; the script checks that first.
 
 from __future__ import annotations
 
-import ctypes.util
-import json
-import os
-import resource
-import subprocess
-import sys
 from statistics import median
 
 import common
@@ -20,40 +14,12 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from piaa_utils.backbone import Backbone, load_backbone
-from piaa_utils.encoders import (
-    BETA,
-    CLS_SHARE,
-    ITACLIP_BLOCKS,
-    SCCLIP_MULTI,
-    embed,
-    encode,
-    fill,
-    lof_outliers,
-)
+from piaa_utils.encoders import ITACLIP_BLOCKS, SCCLIP_MULTI, embed, encode, fill, lof_outliers
 
 NAMES = ("sclip", "itaclip", "scclip")
 TINY = {"image_size": 112, "patch_size": 16, "layers": 12, "width": 128}
-GROUPS = {  # of PyTorch's operations, in the profile
-    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkldnn_convolution"),
-    "fused attention": ("_scaled_dot_product_flash_attention_for_cpu",),
-    "softmax": ("_softmax",),
-    "QuickGELU": ("sigmoid", "mul"),
-    "layer norm": ("native_layer_norm",),
-    "copies": ("copy_", "cat", "clone", "_transform_bias_rescale_qkv"),
-}
-
-
-def attention_flops(q: tuple, k: tuple, v: tuple, *_, **__) -> int:
-    """Of fused attention, from the shapes [B, H, T, d]: q k^T, and the map times v."""
-    return 2 * q[0] * q[1] * q[2] * k[2] * (q[3] + v[3])
-
-
-# PyTorch's counter does not know the CPU's.
-ATTENTION_FLOPS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
 
 
 # The release, literally
@@ -76,7 +42,7 @@ def patch_pass(backbone: Backbone, images: Tensor, name: str) -> Tensor:
         x = ordinary(x)
         hidden.append(x)
     if name == "scclip":
-        y = scclip_released(block, hidden)
+        y = scclip_released(backbone, hidden)
     else:
         q, k, v = qkv(block, x)
         attention = attention_map(q) + attention_map(k)
@@ -106,8 +72,9 @@ def out(block: nn.Module, heads: Tensor) -> Tensor:
     return block.attn.out_proj(heads.transpose(1, 2).flatten(2))
 
 
-def scclip_released(block: nn.Module, hidden: list[Tensor]) -> Tensor:
+def scclip_released(backbone: Backbone, hidden: list[Tensor]) -> Tensor:
     """The steps of SC-CLIP with a map for each head (per image, as at batch size 1)."""
+    block, (beta, cls_share, gain) = backbone.blocks[-1], backbone.calibration
 
     def attend(z: Tensor) -> Tensor:
         _, k, v = qkv(block, z)
@@ -115,7 +82,7 @@ def scclip_released(block: nn.Module, hidden: list[Tensor]) -> Tensor:
         return out(block, (shared.softmax(-1) + attention_map(k)) / 2 @ v)
 
     def affinity(similarity: Tensor) -> Tensor:
-        kept = similarity.masked_fill(similarity < BETA, 0)
+        kept = similarity.masked_fill(similarity < beta, 0)
         return kept / (kept.sum(-1, keepdim=True) + 1e-6)
 
     def cosines(tokens: Tensor) -> Tensor:
@@ -126,12 +93,12 @@ def scclip_released(block: nn.Module, hidden: list[Tensor]) -> Tensor:
     outliers = lof_outliers(patches)
     m = cosines(fill(hidden[9][:, 1:], outliers))
     x = affinity(m) @ fill(patches, outliers)
-    g = 3 * (m - m.mean((1, 2), keepdim=True))
+    g = gain * (m - m.mean((1, 2), keepdim=True))
     g = g.masked_fill(g < 0, -torch.inf)
     r = affinity(cosines(hidden[4][:, 1:]))
-    y = r @ (attend(x) + CLS_SHARE * cls)
+    y = r @ (attend(x) + cls_share * cls)
     z = torch.stack([hidden[layer] for layer in SCCLIP_MULTI]).sum(0)
-    return y + r @ (attend(z[:, 1:]) + CLS_SHARE * z[:, :1])
+    return y + r @ (attend(z[:, 1:]) + cls_share * z[:, :1])
 
 
 # Measuring
@@ -164,135 +131,36 @@ def same_features(backbone: Backbone, images: Tensor) -> None:
                 raise SystemExit(f"{name}: {key} differ, only {agree:.1%} agree to 1e-4.")
 
 
-def speed(backbone: Backbone, images: Tensor, repeats: int, clock: str) -> dict:
-    """Seconds of each, round by round, with the peak of matrix products in between."""
-    side = 512 if images.shape[-1] < 224 else 2048
-    a, b = torch.randn(2, side, side)
-    work = {"plain": lambda: plain_pass(backbone, images), "mm": lambda: torch.mm(a, b)}
-    for name in NAMES:
-        work[f"{name}, ours"] = lambda name=name: encode(backbone, images, [name])
-        work[f"{name}, patch pass"] = lambda name=name: patch_pass(backbone, images, name)
-    seconds = common.rounds(work, repeats, clock)
-    return {"seconds": seconds, "peak": 2 * side**3 / min(seconds["mm"])}
-
-
-def flops(run) -> int:
-    """Floating-point operations of matrix products, attention and convolution."""
-    torch.backends.mha.set_fastpath_enabled(False)  # its insides are not counted
-    try:
-        with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter:
-            run()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
-    return counter.get_total_flops()
-
-
-def spent(run) -> dict[str, float]:
-    """Share of the time in each group of operations."""
-    run()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        run()
-    times = {e.key.removeprefix("aten::"): e.self_cpu_time_total for e in profiler.key_averages()}
-    total = sum(times.values())
-    shares = {g: sum(times.get(n, 0) for n in names) / total for g, names in GROUPS.items()}
-    return shares | {"all else": 1 - sum(shares.values())}
-
-
-def allocators(options) -> dict[str, dict]:
-    """Seconds and page faults of a pass with the system's allocator and with jemalloc."""
-    library = ctypes.util.find_library("jemalloc")
-    if library is None:
-        return {}
-    command = [sys.executable, __file__, "--child", f"--batch={options.batch}"]
-    command += [f"--threads={options.threads}", f"--clock={options.clock}"]
-    command += ["--tiny"] * options.tiny
-    found: dict[str, list] = {"system": [], "jemalloc": []}
-    for _ in range(2):
-        for name in found:
-            environment = dict(os.environ, LD_PRELOAD=library if name == "jemalloc" else "")
-            done = subprocess.run(command, env=environment, capture_output=True, check=True)
-            found[name].append(json.loads(done.stdout.splitlines()[-1]))
-    return {
-        name: {key: median(one[key] for one in each) for key in each[0]}
-        for name, each in found.items()
-    }
-
-
-def child(backbone: Backbone, images: Tensor, clock: str) -> None:
-    """Print seconds and page faults of one pass of scclip, as JSON."""
-    faults = []
-
-    def run():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        encode(backbone, images, ["scclip"])
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-
-    seconds = common.rounds({"scclip": run}, 3, clock)["scclip"]
-    print(json.dumps({"seconds": median(seconds), "page faults": median(faults[1:])}))
-
-
 @torch.no_grad()
 def main() -> None:
     parser = common.options(__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=4, help="images at once")
-    parser.add_argument("--child", action="store_true", help="measure one pass; used internally")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     backbone = tower(options.tiny)
     images = images_for(backbone, options.batch)
-    if options.child:
-        return child(backbone, images, options.clock)
-
     same_features(backbone, images)
-    measured = speed(backbone, images, options.repeats, options.clock)
-    seconds, peak = measured["seconds"], measured["peak"]
-    plain = seconds["plain"]
-    runs = {"plain": lambda: plain_pass(backbone, images)}
-    runs |= {n: lambda n=n: encode(backbone, images, [n]) for n in NAMES}
-    counts = {name: flops(run) for name, run in runs.items()}
 
-    result, rows = {"batch": options.batch, "peak GFLOP/s": peak / 1e9, "encoders": {}}, []
-    for name in runs:
-        ours = plain if name == "plain" else seconds[f"{name}, ours"]
+    work = {"plain": lambda: plain_pass(backbone, images)}
+    for name in NAMES:
+        work[name] = lambda name=name: encode(backbone, images, [name])
+        work[f"{name}, patch pass"] = lambda name=name: patch_pass(backbone, images, name)
+    seconds = common.rounds(work, options.repeats, options.clock)
+    result, rows = {"batch": options.batch, "encoders": {}}, []
+    for name in ("plain", *NAMES):
+        ours = seconds[name]
+        second = seconds.get(f"{name}, patch pass", [0.0] * len(ours))  # the release's second pass
+        two = [a + b for a, b in zip(seconds["plain"], second, strict=True)]
         entry = {
             "images/s": options.batch / median(ours),
-            "cost in plain passes": common.ratio(ours, plain),
-            "share of peak": counts[name] / median(ours) / peak,
-            "GFLOP/image": counts[name] / options.batch / 1e9,
+            "speed-up over two passes": common.ratio(two, ours),
+            "cost in plain passes": common.ratio(ours, seconds["plain"]),
         }
-        if name != "plain":
-            two = [a + b for a, b in zip(plain, seconds[f"{name}, patch pass"], strict=True)]
-            entry["speed-up over two passes"] = common.ratio(two, ours)
         result["encoders"][name] = entry
-        rows.append(
-            [
-                "one plain CLIP pass" if name == "plain" else f"[CLS] + {name}",
-                f"{entry['images/s']:.2f}",
-                f"{entry.get('speed-up over two passes', float('nan')):.2f}".replace("nan", "-"),
-                f"{entry['cost in plain passes']:.2f}",
-                f"{entry['GFLOP/image']:.1f}",
-                f"{entry['share of peak']:.0%}",
-            ]
-        )
-    header = ["", "images/s", "times two passes", "cost in plain passes", "GFLOP/image"]
-    text = common.table([*header, "of matrix peak"], rows)
-
-    result["time spent in"] = {name: spent(runs[name]) for name in ("plain", "scclip")}
-    shares = result["time spent in"]
-    rows = [[g, *(f"{shares[n][g]:.1%}" for n in shares)] for g in (*GROUPS, "all else")]
-    text += f"\n\nPeak of torch.mm: {peak / 1e9:.0f} GFLOP/s.\n\n"
-    text += common.table(["time spent in", "plain pass", "[CLS] + scclip"], rows)
-
-    result["allocators"] = allocators(options)
-    if result["allocators"]:
-        rows = [
-            [name, f"{one['seconds']:.3f}", f"{one['page faults']:.0f}"]
-            for name, one in result["allocators"].items()
-        ]
-        text += "\n\n" + common.table(["allocator", "seconds a batch", "page faults"], rows)
-    else:
-        text += "\n\nNo jemalloc on this machine (Debian: libjemalloc2): allocators not compared."
-    common.report("encoders", text, result, options.out, options.clock)
+        title = "one plain CLIP pass" if name == "plain" else f"[CLS] + {name}"
+        rows.append([title, *(f"{x:.2f}" for x in entry.values())])
+    header = ["", "images/s", "times two passes", "cost in plain passes"]
+    common.report("encoders", common.table(header, rows), result, options)
 
 
 if __name__ == "__main__":

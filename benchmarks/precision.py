@@ -12,35 +12,29 @@ import common
 import numpy as np
 import torch
 
-from piaa_utils.backbone import PRECISIONS, load_backbone
-from piaa_utils.datasets import MINI_CLASSES, mini_scenes
-from piaa_utils.encoders import encode
-from piaa_utils.images import batches
-from piaa_utils.metrics import mean_average_precision
-from piaa_utils.pipeline import PIAA
+from piaa_utils import PIAA, encoded, load_backbone, mean_average_precision, mini_scenes
+from piaa_utils.backbone import PRECISIONS
+from piaa_utils.worlds import VOC_CLASSES
 
 ENCODERS = ("sclip", "itaclip", "scclip")
 
 
-def read_by_text(backbone, dataset) -> dict[str, np.ndarray]:
-    """Scores [images, classes] of [CLS], and of each encoder: the largest over the patches."""
-    text, scores = backbone.encode_text(MINI_CLASSES), {}
-    for _, pixels in batches(dataset, backbone.preprocess, 32):
-        for name, x in encode(backbone, pixels, ENCODERS).items():
-            logits = x @ text.T
-            scores.setdefault(name, []).append(logits if name == "cls" else logits.amax(1))
-    return {name: torch.cat(parts).cpu().numpy() for name, parts in scores.items()}
+def scores_of(piaa: PIAA, world) -> dict[str, np.ndarray]:
+    """Scores [n, C] of [CLS], of each encoder's patches (the largest), and of PIAA."""
+    _, cls, patches = encoded(piaa.backbone_, world, ENCODERS)
+    text = piaa.text_.cpu()
+    found = {"cls": cls @ text.T} | {e: (x @ text.T).amax(1) for e, x in patches.items()}
+    found["PIAA"] = piaa.score_features(patches[piaa.encoder], cls)
+    return {name: scores.numpy() for name, scores in found.items()}
 
 
-def measure(device: str, precision: str, learn: list, splits: dict) -> tuple[dict, float]:
+def measure(device: str, precision: str, learn: list, worlds: dict) -> tuple[dict, float]:
     """The mAP in points of each split and score, and the seconds that all of it took."""
     start, found = time.perf_counter(), {}
-    backbone = load_backbone(device=device, precision=precision)
-    piaa = PIAA(MINI_CLASSES, backbone).fit(learn)
-    for split, dataset in splits.items():
-        scores = read_by_text(backbone, dataset) | {"PIAA": piaa.predict_proba(dataset)}
-        for name, score in scores.items():
-            found[split, name] = 100 * mean_average_precision(dataset.labels, score).map
+    piaa = PIAA(VOC_CLASSES, load_backbone(device=device, precision=precision)).fit(learn)
+    for split, world in worlds.items():
+        for name, scores in scores_of(piaa, world).items():
+            found[split, name] = mean_average_precision(world.labels, scores).map
     return found, time.perf_counter() - start
 
 
@@ -50,15 +44,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     learn = list(mini_scenes("learn").paths)[: 100 if options.tiny else None]
-    names = ["val"] if options.tiny else ["val", "test", "test_unseen"]
-    splits = {name: mini_scenes(name) for name in names}
-    (exact, slow), (mixed, fast) = (measure(options.device, p, learn, splits) for p in PRECISIONS)
+    splits = ["val"] if options.tiny else ["val", "test", "test_unseen"]
+    worlds = {split: mini_scenes(split) for split in splits}
+    (exact, slow), (mixed, fast) = (measure(options.device, p, learn, worlds) for p in PRECISIONS)
     moved = {key: mixed[key] - points for key, points in exact.items()}
-    rows = [
-        [split, len(splits[split].paths), name, f"{points:.2f}", f"{moved[split, name]:+.3f}"]
-        for (split, name), points in exact.items()
-    ]
-    text = common.table(["split", "images", "score", "mAP, fp32", "amp moves it by"], rows)
+    rows = [[*key, f"{points:.2f}", f"{moved[key]:+.3f}"] for key, points in exact.items()]
+    text = common.table(["split", "score", "mAP, fp32", "amp moves it by"], rows)
     text += f"\n\nOn {options.device}, amp takes {fast / slow:.2f} of the time of fp32."
     result = {
         "device": options.device,
@@ -66,7 +57,7 @@ def main() -> None:
         "moved by amp": {" ".join(key): points for key, points in moved.items()},
         "time, amp over fp32": fast / slow,
     }
-    common.report("precision", text, result, options.out)
+    common.report("precision", text, result, options)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from piaa_utils.purification import learn_classifier
+from piaa_utils.classifier import Recipe
 from piaa_utils.selection import PatchBank
 
 BATCH = 32  # images at once
@@ -48,10 +48,9 @@ def select_literal(patches: Tensor, text: Tensor, k: int) -> list[list[tuple]]:
     classes: list[list[tuple]] = [[] for _ in text]
     for image, rows in enumerate(patches):
         for i, x in enumerate(rows):
-            cosines = text @ x
-            p = torch.softmax(60 * cosines, dim=0)
+            p = torch.softmax(60 * (text @ x), dim=0)
             h = -(p * p.clamp_min(1e-45).log()).sum()
-            classes[cosines.argmax()].append((h.item(), image, i, x, p))
+            classes[p.argmax()].append((h.item(), image, i, x, p))
         classes = [sorted(rows, key=lambda row: row[:3])[:k] for rows in classes]
     return classes
 
@@ -60,19 +59,17 @@ def select_stacked(patches: Tensor, text: Tensor, k: int) -> list[list[tuple]]:
     """The same, with the arithmetic of an image at once."""
     classes: list[list[tuple]] = [[] for _ in text]
     for image, x in enumerate(patches):
-        cosines = x @ text.T
-        p = torch.softmax(60 * cosines, dim=1)
-        h = -(p * p.clamp_min(1e-45).log()).sum(1)
-        for i, c in enumerate(cosines.argmax(1).tolist()):
-            classes[c].append((h[i].item(), image, i, x[i], p[i]))
+        p = torch.softmax(60 * x @ text.T, dim=1)
+        h = (-(p * p.clamp_min(1e-45).log()).sum(1)).tolist()
+        for i, c in enumerate(p.argmax(1).tolist()):
+            classes[c].append((h[i], image, i, x[i], p[i]))
         classes = [sorted(rows, key=lambda row: row[:3])[:k] for rows in classes]
     return classes
 
 
 def learn(bank: PatchBank, text: Tensor) -> tuple[Tensor, Tensor]:
     """Stage I's classifier, ours."""
-    W, b, _ = learn_classifier(bank, text, purify=None)
-    return W, b
+    return Recipe().learn(bank, text)[:2]
 
 
 def learn_literal(classes: list[list[tuple]], text: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +114,6 @@ def main() -> None:
     n_classes, k, width = (8, 32, 64) if options.tiny else (80, 512, 512)
     images = math.ceil(1.25 * n_classes * k / PATCHES)
     text, patches = world(n_classes, width, images)
-
     bank, classes = select(patches, text, k), select_stacked(patches, text, k)
     check(bank, classes, text)
     check(bank, select_literal(patches, text, k), text)
@@ -131,29 +127,19 @@ def main() -> None:
         "GDA, stacked": lambda: learn_stacked(classes, text),
     }
     seconds = common.rounds(work, options.repeats, options.clock)
-    result = {
-        "classes": n_classes,
-        "patches a class": k,
-        "dimensions": width,
-        "patches seen": images * PATCHES,
-        "bank rows": len(bank),
-        "steps": {},
-    }
-    lines = []
+    sizes = {"classes": n_classes, "patches a class": k, "dimensions": width}
+    result, lines = {**sizes, "patches seen": images * PATCHES, "steps": {}}, []
     for step in ("selection", "GDA"):
         entry = {"seconds": median(seconds[step])}
-        line = [step, f"{entry['seconds']:.2f}"]
         for baseline in ("literal", "stacked"):
             theirs = seconds[f"{step}, {baseline}"]
-            times = common.ratio(theirs, seconds[step])
-            entry |= {f"{baseline} seconds": median(theirs), f"speed-up on {baseline}": times}
-            line += [f"{median(theirs):.2f}", f"{times:.1f}"]
+            entry[f"{baseline} seconds"] = median(theirs)
+            entry[f"speed-up on {baseline}"] = common.ratio(theirs, seconds[step])
         result["steps"][step] = entry
-        lines.append(line)
+        lines.append([step, *(f"{x:.2f}" for x in entry.values())])
     text = f"{n_classes} classes, K = {k}, D = {width}, {images * PATCHES} patches seen\n\n"
     header = ["", "seconds", "literal", "times faster", "stacked", "times faster"]
-    text += common.table(header, lines)
-    common.report("pvcl", text, result, options.out, options.clock)
+    common.report("pvcl", text + common.table(header, lines), result, options)
 
 
 def check(bank: PatchBank, classes: list[list[tuple]], text: Tensor) -> None:

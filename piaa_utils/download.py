@@ -1,0 +1,176 @@
+"""Fetch the paper's data sets, or the embedded data for a package outside a clone: checked, whole.
+
+``piaa download voc07 --data-root datasets`` fetches a data set, ``piaa download mini`` the embedded
+data. All checksums are in registry.txt; what has none, or another, is never put in its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+
+import pooch
+
+from piaa_utils.files import REPOSITORY, fetched_dir
+from piaa_utils.worlds import WORLDS, load_world
+
+REGISTRY = Path(__file__).with_name("registry.txt")
+EMBEDDED = ("mini_clip", "mini_scenes")  # folders of data/ that the package needs
+RETRIES = 1  # after a transfer that broke or was damaged
+# The archives of each data set, and the splits that need them. NUS-WIDE is gone from the web.
+ARCHIVES: dict[str, dict[str, tuple[str, ...]]] = {
+    "voc07": {"VOCtrainval_06-Nov-2007.tar": ("learn",), "VOCtest_06-Nov-2007.tar": ("test",)},
+    "voc12": {"VOCtrainval_11-May-2012.tar": ("learn", "test")},
+    "coco": {
+        "annotations_trainval2014.zip": ("learn", "test"),
+        "train2014.zip": ("learn",),
+        "val2014.zip": ("test",),
+    },
+}
+
+
+def download_world(name: str, data_root: str | os.PathLike[str], progress: bool = True) -> Path:
+    """Fetch and unpack one of the paper's data sets; what is there already is left as it is.
+
+    The archives stay in ``data_root/archives``, and may be removed afterwards.
+
+    Parameters
+    ----------
+    name : "voc07" (0.9 GB), "voc12" (2 GB) or "coco" (20 GB); twice that while it is unpacked.
+    data_root : the folder to unpack in, see :func:`piaa_utils.worlds.load_world`.
+
+    Raises
+    ------
+    FileNotFoundError
+        NUS-WIDE's files are not there: they have to be asked for.
+    ValueError, OSError
+        An unknown name; what came has another checksum; no network, no room, no permission.
+    """
+    root = Path(data_root)
+    for archive, splits in ARCHIVES.get(name, {}).items():
+        if not all(_is_there(name, split, root) for split in splits):
+            file = _fetch(archive, root / "archives", progress)
+            unpack(file, root / "coco" if name == "coco" else root)
+    for split in ("learn", "test"):
+        load_world(name, split, root)  # says what is missing, and where it is to be had
+    return root
+
+
+def download_data(progress: bool = True) -> Path:
+    """Fetch ``data/`` of the repository, where :func:`piaa_utils.files.data_dir` finds it.
+
+    Raises
+    ------
+    ValueError
+        The repository holds other data than this version of the package was made with.
+    OSError
+        There is no network, or no repository at the address that PIAA_REPOSITORY names.
+    """
+    url, target = f"{REPOSITORY}/archive/refs/tags/v{version('piaa-utils')}.zip", fetched_dir()
+    target.mkdir(parents=True, exist_ok=True)
+    known = dict(line.split()[:2] for line in REGISTRY.read_text().splitlines() if line[:1] != "#")
+    with tempfile.TemporaryDirectory(prefix=".data-", dir=target) as beside:
+        file = Path(beside) / "repository.zip"
+        try:
+            _downloader(progress)(url, file, None)
+        except OSError as error:
+            raise OSError(
+                f"The embedded data cannot be fetched from {url} ({error}): check the network, or "
+                f"get the repository and let PIAA_DATA name its folder data/."
+            ) from None
+        unpack(file, beside)
+        for name in EMBEDDED:
+            found = next(Path(beside).glob(f"*/data/{name}"), Path(beside))
+            if checksum(found) != known[name]:
+                raise ValueError(f"{url} holds another data/{name} than this package was made for.")
+            if not (target / name).exists():
+                os.replace(found, target / name)
+    return target
+
+
+def checksum(folder: Path) -> str:
+    """SHA-256 (hex) of a folder: names and bytes of all its files but hidden ones, in order."""
+    sha = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("[!.]*") if p.is_file()):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
+    return sha.hexdigest()
+
+
+def unpack(archive: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Unpack a tar or zip archive into a folder: each file whole, none that is there replaced.
+
+    Raises
+    ------
+    ValueError
+        It is damaged, no archive, or has a member that would land outside of the folder.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as beside:
+        try:
+            if tarfile.is_tarfile(archive):  # a tar that ends in a zip looks like that zip
+                with tarfile.open(archive) as tar:
+                    tar.extractall(beside, filter="data")
+            else:
+                _unzip(archive, Path(beside).resolve())
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{archive} was not unpacked ({error}): remove it.") from None
+        for path in sorted(Path(beside).rglob("*")):
+            place = folder / path.relative_to(beside)
+            if path.is_dir():
+                place.mkdir(exist_ok=True)
+            elif not place.exists():
+                os.replace(path, place)
+
+
+def _unzip(archive: str | os.PathLike[str], folder: Path) -> None:
+    """Unpack a zip archive all of whose members stay in the folder."""
+    with zipfile.ZipFile(archive) as file:
+        for name in file.namelist():
+            if not (folder / name.replace("\\", "/")).resolve().is_relative_to(folder):
+                raise zipfile.BadZipFile(f"{name!r} would land elsewhere")
+        file.extractall(folder)
+
+
+def _fetch(name: str, folder: Path, progress: bool) -> Path:
+    """A file of the registry, in `folder`; one that is there with its checksum stays."""
+    known = pooch.create(folder, "", retry_if_failed=RETRIES)
+    known.load_registry(REGISTRY)
+    try:
+        return Path(known.fetch(name, downloader=_downloader(progress)))
+    except OSError as error:
+        raise OSError(
+            f"{known.get_url(name)} cannot be fetched ({error}): check network, room and "
+            f"permission and try again, or fetch it elsewhere and put it at {folder / name}."
+        ) from None
+
+
+def _downloader(progress: bool) -> pooch.HTTPDownloader:
+    return pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 20, timeout=30)
+
+
+def _is_there(name: str, split: str, root: Path) -> bool:
+    try:
+        return bool(load_world(name, split, root))
+    except FileNotFoundError:
+        return False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``piaa download``."""
+    parser.add_argument("world", choices=sorted(WORLDS), help="the data set")
+    parser.add_argument("--data-root", type=Path, default=Path("datasets"), help="where to unpack")
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """``piaa download``: :func:`download_world`, or :func:`download_data` for "mini"."""
+    mini = options.world == "mini"
+    place = download_data() if mini else download_world(options.world, options.data_root)
+    print(f"{options.world} is in {place}.")
