@@ -227,18 +227,6 @@ def test_uv_installs_the_same_pins_where_it_is_there(copy):
 
 
 @needs_make
-def test_the_hand_out_is_what_was_committed_and_has_no_solutions(tmp_path):
-    if subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode:
-        pytest.skip("this is no git checkout")
-    done = make(ROOT, "student", f"OUT={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    given = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
-    assert {"notebooks/student/03_entropy_selection.ipynb", "Makefile"} <= given
-    assert "data/mini_clip/model.safetensors" in given and "piaa_utils/pipeline.py" in given
-    assert not [p for p in given if re.match(r"course|tests|notebooks/(source|\d)", p)]
-
-
-@needs_make
 def test_failed_installation_is_tried_again(copy):
     program(copy / ".venv/bin/python", '[ "$3" != install ]')
     assert make(copy, "run", "UV=").returncode != 0
