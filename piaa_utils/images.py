@@ -200,26 +200,17 @@ class ImageBatches:
     ----------
     images : whatever :func:`list_images` takes.
     preprocess : turns an RGB PIL image into a float tensor [3, S, S].
-    batch_size : images a batch, 1 or more. The last batch may be smaller, and so is any batch
-        with unreadable images.
+    batch_size : images a batch, 1 or more; a batch is smaller for each unreadable image in it.
     desc, progress : the words before the progress bar, and whether there is one.
 
     Attributes
     ----------
-    images : the sequence that :func:`list_images` returned.
-    skipped : list of (index, name, reason) of the unreadable images met so far; it starts
-        anew with each iteration.
+    skipped : (index, name, reason) of each unreadable image met so far in this iteration.
 
     Yields
     ------
-    ``(indices, tensor)``: the places of the images in ``images``, and [B, 3, S, S].
-
-    Raises
-    ------
-    ValueError
-        ``batch_size`` is below 1.
-    UnreadableImage
-        After the last image, if not one of them could be read.
+    ``(indices, tensor)``: places of the images in the list, and [B, 3, S, S]. After the last one
+    an UnreadableImage if there was none that could be read.
 
     Examples
     --------
@@ -286,13 +277,7 @@ batches = ImageBatches  # to be read in a `for` line
 def report_skipped(
     skipped: Sequence[tuple[int, str, str]], total: int, stacklevel: int = 3
 ) -> None:
-    """Name the (index, name, reason) of images left out, in one warning.
-
-    Raises
-    ------
-    UnreadableImage
-        If all `total` are skipped.
-    """
+    """Name those left out, (index, name, reason), in a warning; an error if all `total` are."""
     if not skipped:
         return
     first = skipped[0][2]

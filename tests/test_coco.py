@@ -44,18 +44,6 @@ def test_images_without_a_label_are_left_out_and_named(tree):
     assert len(data) == 4 and data.unlabelled == [] and data.labels[1].sum() == 0
 
 
-def test_items_are_rgb_images(tree):
-    data = COCO(tree, "val2014")
-    assert data[2].mode == "RGB" and data[2].size == (12, 10)
-    assert abs(data[2].getpixel((5, 5))[0] - 42) < 3
-    assert data.paths[0] == tree / "val2014/COCO_val2014_000000000007.jpg"
-
-
-def test_images_in_a_folder_of_that_name(tmp_path):
-    write_coco(tmp_path, {1: [("cat", box(0, 0, 2, 2), 0)]}, folder=tmp_path / "images/val2014")
-    assert COCO(tmp_path, "val2014").paths[0].parent == tmp_path / "images/val2014"
-
-
 def test_some_classes_only(tree):
     data = COCO(tree, "val2014", ["toothbrush", "dog"])
     assert [names_of(data, row) for row in range(2)] == [["dog"], ["toothbrush"]]

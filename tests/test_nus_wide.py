@@ -29,18 +29,12 @@ def _no_warnings():
 def test_official_files(tmp_path):
     write_nus_images(write_nus(tmp_path) / "Flickr", NUS_IDS)
     data = NUSWide(tmp_path, "test")
-    assert data.ids == NUS_IDS and data.missing == data.unlabelled == []
+    assert data.ids == NUS_IDS and data.missing == []
     assert data.labels.dtype == np.int8 and data.labels.shape == (3, 81)
     assert found(data) == list(SCENES.values())
     assert data.paths[0] == tmp_path / "Flickr/actor/0001_2124494179.jpg"
     assert data[0].mode == "RGB" and not data.difficult.any()
     assert data.class_names == NUS_CLASSES
-
-
-def test_images_without_a_label_can_be_left_out(tmp_path):
-    write_nus_images(write_nus(tmp_path), NUS_IDS)
-    data = NUSWide(tmp_path, "test", keep_unlabelled=False)
-    assert data.ids == NUS_IDS[:2] and data.unlabelled == NUS_IDS[2:]
 
 
 @pytest.mark.parametrize(
@@ -158,12 +152,6 @@ def test_text_with_numbers(tmp_path):
 def test_text_that_cannot_be_understood(tmp_path, line):
     (tmp_path / "train.txt").write_text(f"b.jpg 1\n{line}\n")
     with pytest.raises(ValueError, match=re.escape("train.txt, line 2: after the image")):
-        NUSWide(tmp_path, "train")
-
-
-def test_empty_text(tmp_path):
-    (tmp_path / "train.txt").write_text("\n")
-    with pytest.raises(ValueError, match="is empty"):
         NUSWide(tmp_path, "train")
 
 

@@ -12,123 +12,104 @@ from piaa_utils.settings import PAPER, Scales
 from piaa_utils.worlds.class_lists import COCO_CLASSES, NUS_CLASSES, VOC_CLASSES
 from piaa_utils.worlds.coco import COCO
 from piaa_utils.worlds.folder import LabelledFolder
-from piaa_utils.worlds.nus_wide import SINGLE_FILES, NUSWide
+from piaa_utils.worlds.nus_wide import NUSWide
 from piaa_utils.worlds.voc import VOCLayout
-from piaa_utils.worlds.world import Pictures
+from piaa_utils.worlds.world import World
 
 
 class Entry(NamedTuple):
     """One world.
 
     load : of its folder, one of its splits and class names. folder : under the data root.
+    files : what its folder must look like, and where to get it, in a sentence.
     splits : what it calls "learn" (to learn from, without labels), "val" (to choose settings on,
     with labels) and "test". "val" is half of VOC07's "learn", and all of it for the other three of
     the paper, which have no split to spare.
-    marks : folders (or files) of which it has one; they tell it from any other folder. Folders
-    say so for sure, files only where there is no `folder`.
-    files : what its folder must look like, and where to get it, in a sentence.
-    scales : the paper's; None takes the backbone's own.
-    backbone : model and weights for its kind of pictures. home : its data root if none is given.
-    reported : the paper's mAP with each encoder, in per cent.
-    pictures : how many the paper learns from and tests on.
+    scales : the paper's; None takes the backbone's own. pictures : how many the paper learns from
+    and tests on. reported : its mAP with SC-CLIP, ITACLIP and SCLIP, in per cent.
+    backbone : model and weights for such pictures. home : the data root where none is given.
     """
 
-    load: Callable[[Path, str, Sequence[str]], Pictures]
+    load: Callable[[Path, str, Sequence[str]], World]
     folder: str
-    splits: Mapping[str, str]
-    class_names: tuple[str, ...]
-    marks: Sequence[str]
     files: str
+    class_names: tuple[str, ...]
+    splits: Mapping[str, str]
     scales: Scales | None = None
+    pictures: tuple[int, int] | None = None
+    reported: Mapping[str, float] = {}
     backbone: tuple[str, str | None] = ("ViT-B-16-quickgelu", "openai")
     home: Callable[[], Path] | None = None
-    reported: Mapping[str, float] = {}
-    pictures: tuple[int, int] | None = None
 
     def root(self, data_root: str | os.PathLike[str]) -> Path:
         """The world's own folder: under `data_root`, or `data_root` itself."""
-        data_root = Path(data_root)
-        if any((data_root / mark).is_dir() for mark in self.marks):
-            return data_root  # also if a copy was unpacked within it
         parts = Path(self.folder).parts
-        for start in range(len(parts)):
-            if (path := data_root.joinpath(*parts[start:])).is_dir():
-                return path
-        if any((data_root / mark).exists() for mark in self.marks):
-            return data_root
-        return data_root / self.folder
+        under = (Path(data_root, *parts[start:]) for start in range(len(parts)))
+        return next((path for path in under if path.is_dir()), Path(data_root))
 
 
-_STYLES = {f"{split}{style}": f"{split}{style}" for style in ("", "_unseen")
-           for split in ("learn", "val", "test")}  # fmt: skip
+_STYLES = {s + style: s + style for s in ("learn", "val", "test") for style in ("", "_unseen")}
 _VOC = (
-    "{0} lies in the folder {1}, with JPEGImages/, Annotations/ and ImageSets/; it is {2}, from "
-    "http://host.robots.ox.ac.uk/pascal/VOC/ (`piaa download {3}` fetches it)."
+    "{} lies in the folder {}, with JPEGImages/, Annotations/ and ImageSets/; it is {}, from "
+    "http://host.robots.ox.ac.uk/pascal/VOC/ (`piaa download {}` fetches it)."
 )
+_VOC07 = "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar"
+_VOC12 = "VOCtrainval_11-May-2012.tar"
+_ENCODERS = ("scclip", "itaclip", "sclip")
 
 WORLDS = {
     "mini": Entry(
         VOCLayout,
         "mini_scenes",
-        _STYLES,
-        VOC_CLASSES,
-        ("ImageSets", "JPEGImages"),
         "The mini world lies in the folder mini_scenes of data/, in VOC's layout.",
+        VOC_CLASSES,
+        _STYLES,
         backbone=("mini", None),
         home=data_dir,
     ),
     "voc07": Entry(
         VOCLayout,
         "VOCdevkit/VOC2007",
-        {"learn": "trainval", "val": "val", "test": "test"},
+        _VOC.format("VOC07", "VOCdevkit/VOC2007", _VOC07, "voc07"),
         VOC_CLASSES,
-        ("ImageSets", "JPEGImages"),
-        _VOC.format(
-            "VOC07",
-            "VOCdevkit/VOC2007",
-            "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar",
-            "voc07",
-        ),
+        {"learn": "trainval", "val": "val", "test": "test"},
         PAPER["voc07"],
-        reported={"scclip": 92.5, "itaclip": 92.3, "sclip": 91.7},
-        pictures=(5011, 4952),
+        (5011, 4952),
+        dict(zip(_ENCODERS, (92.5, 92.3, 91.7), strict=True)),
     ),
     "voc12": Entry(
         VOCLayout,
         "VOCdevkit/VOC2012",
-        {"learn": "train", "val": "train", "test": "val"},
+        _VOC.format("VOC12", "VOCdevkit/VOC2012", _VOC12, "voc12"),
         VOC_CLASSES,
-        ("ImageSets", "JPEGImages"),
-        _VOC.format("VOC12", "VOCdevkit/VOC2012", "VOCtrainval_11-May-2012.tar", "voc12"),
+        {"learn": "train", "val": "train", "test": "val"},
         PAPER["voc12"],
-        reported={"scclip": 92.2, "itaclip": 92.2, "sclip": 91.4},
-        pictures=(5717, 5823),
+        (5717, 5823),
+        dict(zip(_ENCODERS, (92.2, 92.2, 91.4), strict=True)),
     ),
     "coco": Entry(
         COCO,
         "coco",
-        {"learn": "train2014", "val": "train2014", "test": "val2014"},
-        COCO_CLASSES,
-        ("annotations", "train2014", "val2014"),
         "COCO lies in the folder coco, with annotations/, train2014/ and val2014/; it is "
         "train2014.zip, val2014.zip and annotations_trainval2014.zip, from "
         "https://cocodataset.org/#download (`piaa download coco` fetches it).",
+        COCO_CLASSES,
+        {"learn": "train2014", "val": "train2014", "test": "val2014"},
         PAPER["coco"],
-        reported={"scclip": 73.2, "itaclip": 74.6, "sclip": 73.0},
-        pictures=(82081, 40137),
+        (82081, 40137),
+        dict(zip(_ENCODERS, (73.2, 74.6, 73.0), strict=True)),
     ),
     "nus": Entry(
         NUSWide,
         "nus_wide",
-        {"learn": "train", "val": "train", "test": "test"},
-        NUS_CLASSES,
-        ("Groundtruth", *(n.format(s) for n in SINGLE_FILES for s in ("train", "test"))),
         "NUS-WIDE lies in the folder nus_wide, with Groundtruth/, ImageList/ and the images; no "
         "program can fetch it: ask for the images, and get Groundtruth.zip and ImageList.zip, at "
         "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html.",
+        NUS_CLASSES,
+        {"learn": "train", "val": "train", "test": "test"},
         PAPER["nus"],
-        reported={"scclip": 50.6, "itaclip": 49.1, "sclip": 49.2},
-        pictures=(150000, 60260),
+        (150000, 60260),
+        dict(zip(_ENCODERS, (50.6, 49.1, 49.2), strict=True)),
     ),
 }
 
@@ -138,7 +119,7 @@ def load_world(
     split: str,
     data_root: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
-) -> Pictures:
+) -> World:
     """A split of a world, see :class:`World` for what it has.
 
     Parameters

@@ -17,7 +17,7 @@ from piaa_utils.files import printable
 from piaa_utils.vocabulary import check_class_names
 from piaa_utils.worlds.class_lists import COCO_CLASSES
 from piaa_utils.worlds.masks import BACKGROUND, VOID
-from piaa_utils.worlds.world import Pictures, gone, wrong
+from piaa_utils.worlds.world import World, gone, wrong
 
 
 class Instances(NamedTuple):
@@ -28,7 +28,7 @@ class Instances(NamedTuple):
     objects: dict[int, list[dict[str, Any]]]
 
 
-class COCO(Pictures):
+class COCO(World):
     """COCO 2014 as a multi-label world.
 
     ::
@@ -53,15 +53,11 @@ class COCO(Pictures):
     Attributes
     ----------
     unlabelled : names of the images left out for having no label.
-    ids, paths, labels, ... : see :class:`World`; ids are file names without their suffix (with it
-        where two would be the same).
 
     Raises
     ------
-    FileNotFoundError
-        The instances file or images are missing.
-    ValueError
-        The instances file is damaged or of another kind, or does not know a class.
+    FileNotFoundError, ValueError
+        Files are missing; the instances are damaged, of another kind, or do not know a class.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ import numpy as np
 from piaa_utils.files import printable, some
 from piaa_utils.images import SUFFIXES, image_files
 from piaa_utils.vocabulary import check_class_names
-from piaa_utils.worlds.world import Pictures, gone, read_text, wrong
+from piaa_utils.worlds.world import World, gone, read_text, wrong
 
 # What columns of a CSV file may be called, in small letters.
 FILE_COLUMNS = ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "name")
@@ -52,7 +52,7 @@ class Table(NamedTuple):
         return [self.files[row] for row in rows], self.labels[rows]
 
 
-class LabelledFolder(Pictures):
+class LabelledFolder(World):
     """A folder of images with a CSV file of labels.
 
     The CSV file, UTF-8, has one of three forms::
@@ -75,18 +75,13 @@ class LabelledFolder(Pictures):
 
     Attributes
     ----------
-    ids : the files as the CSV names them, with ``/``, in its order.
-    missing : rows without an image file; left out, and named in a warning.
     unlisted : images in the folder without a row; left out, and named in a warning.
-    paths, labels, ... : see :class:`World`.
 
     Raises
     ------
-    FileNotFoundError
-        The folder or the CSV file is missing, or not one of its rows has an image.
-    ValueError
-        The CSV file is in none of the three forms, has an unknown class, or a cell that can be
-        read in two ways; with the line.
+    FileNotFoundError, ValueError
+        Files are missing; the CSV file is in none of the forms, has an unknown class, or a cell
+        that can be read in two ways: the message names the line.
     """
 
     def __init__(

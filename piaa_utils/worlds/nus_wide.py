@@ -15,12 +15,12 @@ from piaa_utils.images import SUFFIXES, image_files
 from piaa_utils.vocabulary import check_class_names
 from piaa_utils.worlds.class_lists import NUS_CLASSES
 from piaa_utils.worlds.folder import one_spelling, read_table
-from piaa_utils.worlds.world import Pictures, gone, read_lines, refuse_twice, wrong
+from piaa_utils.worlds.world import World, gone, read_lines, refuse_twice, wrong
 
 SINGLE_FILES = ("nus_wide_{}.csv", "nus_wid_data.csv", "nus_wide_data.csv", "{}.csv", "{}.txt")
 
 
-class NUSWide(Pictures):
+class NUSWide(World):
     """NUS-WIDE as a multi-label world.
 
     ::
@@ -46,22 +46,12 @@ class NUSWide(Pictures):
     class_names : the columns of ``labels``; the other concepts are ignored.
     labels : the label file, if it is none of those above.
     images : the folder to search for images; by default `root`.
-    keep_unlabelled : keep images without a concept, as the paper does in its test split.
-
-    Attributes
-    ----------
-    missing : names of the images that are not there.
-    unlabelled : names of the images left out for having no concept.
-    ids, paths, labels, ... : see :class:`World`; ids are the names in the files, with ``/``, in
-        their order.
 
     Raises
     ------
-    FileNotFoundError
-        The label files are missing, or not one image is there.
-    ValueError
-        A label file does not fit the image list or cannot be understood, or two images in
-        different folders may be meant by one name; the message names the file and line.
+    FileNotFoundError, ValueError
+        Files are missing; one cannot be understood, and the message names the line; or two images
+        in different folders may be meant by one name.
     """
 
     def __init__(
@@ -71,7 +61,6 @@ class NUSWide(Pictures):
         class_names: Sequence[str] = NUS_CLASSES,
         labels: str | os.PathLike[str] | None = None,
         images: str | os.PathLike[str] | None = None,
-        keep_unlabelled: bool = True,
     ):
         if split not in ("train", "test"):
             raise ValueError(f"NUS-WIDE has the splits train and test, not {split!r}.")
@@ -81,15 +70,12 @@ class NUSWide(Pictures):
         images = root if images is None else Path(images)
         names, matrix = _read(root, split, None if labels is None else Path(labels))
         matrix = matrix[:, [NUS_CLASSES.index(name) for name in class_names]]
-        keep = matrix.any(axis=1) | keep_unlabelled
-        self.unlabelled = [names[row] for row in np.flatnonzero(~keep)]
-        names = [names[row] for row in np.flatnonzero(keep)]
         index = defaultdict(list)
         for path in image_files(images):
             index[path.name].append(path.as_posix())
         paths = [_find(index, name) for name in names]
         mend = f"Looked in {printable(images)} and its sub-folders."
-        super().__init__(root, class_names, names, paths, matrix[keep], mend)
+        super().__init__(root, class_names, names, paths, matrix, mend)
 
 
 def _read(root: Path, split: str, file: Path | None) -> tuple[list[str], np.ndarray]:

@@ -16,7 +16,7 @@ from piaa_utils.images import decode
 from piaa_utils.vocabulary import check_class_names
 from piaa_utils.worlds.class_lists import VOC_CLASSES
 from piaa_utils.worlds.masks import BACKGROUND, VOID
-from piaa_utils.worlds.world import Pictures, gone, read_lines, refuse_twice, wrong
+from piaa_utils.worlds.world import World, gone, read_lines, refuse_twice, wrong
 
 VOC_ALIASES = {
     "diningtable": "dining table",
@@ -25,7 +25,7 @@ VOC_ALIASES = {
 }
 
 
-class VOCLayout(Pictures):
+class VOCLayout(World):
     """A world in PASCAL VOC's layout.
 
     ::
@@ -52,15 +52,11 @@ class VOCLayout(Pictures):
     Attributes
     ----------
     all_names : every class name of the data set, in the order of the masks' palette.
-    ids, paths, labels, ... : see :class:`World`.
 
     Raises
     ------
-    FileNotFoundError
-        A folder or file of the layout is missing; the message shows the layout.
-    ValueError
-        An empty split, an id listed twice, bad class names, an object of unknown name, broken XML
-        or a mask with unknown indices; the message names the file.
+    FileNotFoundError, ValueError
+        Something is missing, and the message shows the layout; or is wrong, and it names the file.
     """
 
     def __init__(

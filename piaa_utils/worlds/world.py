@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,40 +17,24 @@ from piaa_utils.images import open_image
 from piaa_utils.vocabulary import check_class_names
 
 
-class World(Protocol):
-    """n pictures and what is in them; a Dataset of RGB PIL images.
-
-    ids, paths : n names and image files, in one order.
-    labels : int8 [n, C], 1 where the picture has an object of the class.
-    difficult : bool [n, C], where all of them are marked "difficult" (PASCAL VOC alone does so).
-    mask(i) : int16 [H, W], indices into ``class_names``, ``BACKGROUND`` or ``VOID``; None where
-    the picture has no mask.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    ids: list[str]
-    paths: list[Path]
-
-    @property
-    def labels(self) -> np.ndarray: ...
-    @property
-    def difficult(self) -> np.ndarray: ...
-    def mask(self, index: int) -> np.ndarray | None: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Image.Image: ...
-
-
-class Pictures:
-    """A :class:`World` from lists; pictures that have no file are left out and named.
+class World:
+    """n pictures and what is in them: a Dataset of RGB PIL images. All worlds have these alone.
 
     Parameters
     ----------
     root : the world's folder; its name is the world's until the catalogue gives another.
-    class_names, ids, paths : see :class:`World`; a path is None where there is no file.
-    labels : int8 [n, C]; None if the class reads ``annotations`` when they are asked for.
-    mend : what the message says about missing files, ids in the attribute ``missing``.
+    class_names : C names, the columns of the labels.
+    ids, paths : n names and image files, in one order; of a path that is None the picture is left
+        out, and its id kept in the attribute ``missing``.
+    labels : int8 [n, C], 1 where the picture has an object of the class; None if the class reads
+        ``annotations`` when they are asked for.
+    mend : what the message says about missing files.
     allow_missing : warn of them and go on, unless all are missing; else a FileNotFoundError.
+
+    Attributes
+    ----------
+    name, root, class_names, ids, paths, labels : as above.
+    difficult : bool [n, C], where all of them are marked "difficult" (PASCAL VOC alone does so).
     """
 
     def __init__(
@@ -91,7 +75,7 @@ class Pictures:
         return self.annotations[1]
 
     def mask(self, index: int) -> np.ndarray | None:
-        """None: such a world has no masks."""
+        """int16 [H, W], indices into ``class_names``, ``BACKGROUND`` or ``VOID``; None: no mask."""
         return None
 
     def __len__(self) -> int:
@@ -101,7 +85,7 @@ class Pictures:
         return open_image(self.paths[index])
 
 
-W = TypeVar("W", bound=Pictures)
+W = TypeVar("W", bound=World)
 
 
 def first(world: W, n: int) -> W:
