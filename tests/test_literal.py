@@ -4,6 +4,7 @@ Nothing here comes from piaa_utils but the weights and the pictures: own towers,
 full, selection by sorting a list, the Gaussian and the aggregation written out.
 """
 
+import copy
 import math
 
 import numpy as np
@@ -13,11 +14,12 @@ from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.numpy import load_file
 
-from piaa_utils.backbone import load_backbone
-from piaa_utils.constants import CONSTANTS
-from piaa_utils.datasets import data_dir, mini_scenes
+from piaa_utils.classifier import Recipe
 from piaa_utils.encoders import encode
+from piaa_utils.files import data_dir
 from piaa_utils.pipeline import PIAA
+from piaa_utils.settings import PAPER, PURIFY_TEMPERATURE, Calibration
+from piaa_utils.worlds import mini_scenes
 
 NAMES = ["person", "cat", "chair", "boat", "dog"]
 LEARN, TEST = 12, 5  # pictures
@@ -233,7 +235,8 @@ def gda(bank, text):
 def purify(bank, W, b, T):
     """The rows that Stage II keeps, by predicted class, with their q; and how many there are.
 
-    q is taken in float32, as the release does: that it rounds to 1 decides what is kept.
+    q is taken in float32, as the release does: that it rounds to 1 decides what is kept. The bar is
+    a Python float, which PyTorch rounds to float32 before it compares.
     """
     rows = np.array([x for rows in bank for x, _ in rows])
     logits = rows @ W + b
@@ -245,7 +248,7 @@ def purify(bank, W, b, T):
         mine = np.flatnonzero(predicted == c)
         if len(mine) > 1:
             bar = q[mine].mean() + q[mine].std(ddof=1)
-            kept[c] = [(rows[i], q[i]) for i in mine if q[i] >= bar]
+            kept[c] = [(rows[i], q[i]) for i in mine if q[i] >= np.float32(bar)]
     return kept
 
 
@@ -292,18 +295,26 @@ def world():
     return World()
 
 
+@pytest.fixture(scope="module")
+def clip(mini):
+    """The mini-CLIP with SC-CLIP's own three sizes, as in the formulas above."""
+    backbone = copy.copy(mini)
+    backbone.calibration = Calibration()
+    return backbone
+
+
 def release(name):
-    """T, s and m of the released code."""
-    return [CONSTANTS[name][k] for k in ("purify_temperature", "cls_scale", "patch_scale")]
+    """T of Stage II, s and m of the released code."""
+    return PURIFY_TEMPERATURE[name], *PAPER[name][:2]
 
 
 @pytest.mark.filterwarnings("ignore:Stage:UserWarning")
 @pytest.mark.parametrize("scales", ["voc07", "coco"])  # of coco, T is 0.01
 @pytest.mark.parametrize("encoder", ENCODE)
-def test_the_pipeline_is_the_formulas(world, encoder, scales):
+def test_the_pipeline_is_the_formulas(world, clip, encoder, scales):
     expected, kept, (W, b) = world.scores(encoder, *release(scales))
-    settings = {"n_select": K[encoder], "purify": "released", **CONSTANTS[scales]}
-    piaa = PIAA(NAMES, encoder=encoder, device="cpu", progress=False, **settings)
+    recipe = Recipe(K[encoder], "released", PURIFY_TEMPERATURE[scales])
+    piaa = PIAA(NAMES, clip, encoder, recipe, PAPER[scales], progress=False)
     scores = piaa.fit(world.paths[:LEARN]).predict_proba(world.paths[LEARN:])
     assert piaa.report_["kept"] == kept
     x = np.concatenate(world.features[encoder][LEARN:])
@@ -339,11 +350,10 @@ def test_the_two_temperatures_of_stage_two_do_what_the_release_s_do(world):
     assert any(0 < n < total for n, total in zip(some, predicted, strict=True))
 
 
-def test_features_and_text_are_the_formulas(world):
-    backbone = load_backbone(device="cpu")
-    np.testing.assert_allclose(backbone.encode_text(NAMES), world.text, atol=1e-5)
+def test_features_and_text_are_the_formulas(world, clip):
+    np.testing.assert_allclose(clip.encode_text(NAMES), world.text, atol=1e-5)
     image = torch.from_numpy(pixels(world.paths[0]))[None].float()
-    found = encode(backbone, image, tuple(ENCODE))
+    found = encode(clip, image, tuple(ENCODE))
     np.testing.assert_allclose(found["cls"][0], world.cls[0], atol=1e-5)
     for name in ENCODE:
         np.testing.assert_allclose(found[name][0], world.features[name][0], atol=1e-4)
