@@ -2,7 +2,7 @@
 
 The stand-in is a fresh environment that sees the packages of this one except what Colab lacks. The
 series is served by git from a folder, packages by pip from another, beside a newer torch and numpy
-that must not be taken. (In a folder without a network: test_handout.py.)
+that must not be taken. (In a folder without a network: test_teaching.py.)
 """
 
 import os
@@ -23,12 +23,8 @@ LACKING = ("open_clip_torch", "ftfy")  # what Colab does not have
 HIDDEN = re.compile(r"(?i)open_clip|ftfy|piaa|__editable__|.*\.pth$|__pycache__")
 REFUSED = "http://127.0.0.1:9"  # nothing listens there
 # Every way out is refused: pip's index, git's and pip's proxy.
-NO_NETWORK = {
-    "PIP_NO_INDEX": "",
-    "PIP_FIND_LINKS": "",
-    "PIP_INDEX_URL": f"{REFUSED}/simple",
-    **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), REFUSED),
-}
+NO_NETWORK = dict.fromkeys(("PIP_INDEX_URL", "http_proxy", "https_proxy", "all_proxy"), REFUSED)
+NO_NETWORK |= {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}
 THEN = """
 import piaa_utils, torch
 from importlib import metadata
@@ -39,7 +35,6 @@ pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="there is no git
 
 
 def wheel(folder, name, version, files=()):
-    """A wheel of the given files, or one of no files that only has a name."""
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         for file in files:
             if ".." not in file.parts and file.suffix != ".pyc":
@@ -75,8 +70,6 @@ def served(tmp_path_factory):
 
 
 class Colab:
-    """A fresh Python like Colab's, the folder it runs in, and what it may reach."""
-
     def __init__(self, folder, served):
         venv.create(folder / "python", with_pip=False)  # pip is in the view
         self.python, self.content = folder / "python" / "bin" / "python", folder / "content"
@@ -87,20 +80,17 @@ class Colab:
         self.reach["PIAA_REPOSITORY"] = (served / "repository").as_uri()
 
     def run(self, code=SETUP, **reach):
-        """Run the code after the kernel has loaded numpy, as Colab's has."""
         ours = re.compile("PYTHON|COV|PIAA|PIP|GIT|.*_proxy$", re.IGNORECASE)
         env = {k: v for k, v in os.environ.items() if not ours.match(k)}
         quiet = {"PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0", "GIT_TERMINAL_PROMPT": "0"}
-        command = [self.python, "-I", "-c", f"import numpy\n{code}"]
+        command = [self.python, "-I", "-c", f"import numpy\n{code}"]  # as Colab's kernel has
         env = {**env, **quiet, **self.reach, **reach}
         return subprocess.run(command, cwd=self.content, env=env, capture_output=True, text=True)
 
     def installed(self):
-        """What the environment has of its own."""
         return {re.match(r"\w+", path.name)[0] for path in self.site.glob("*.dist-info")}
 
     def is_right(self, done):
-        """Torch and numpy are those of before, and the package is the fetched one."""
         assert done.returncode == 0, done.stderr
         numpy_, torch = metadata.version("numpy"), metadata.version("torch").split("+")[0]
         told = [f"{numpy_} {numpy_} {torch}", str(self.content / "piaa")]
@@ -138,7 +128,6 @@ def test_with_the_repository_refused_nothing_is_left_behind(colab):
 
 
 def test_another_folder_of_the_same_name_is_not_taken(colab):
-    """Neither a parent that has a piaa_utils, nor a folder piaa that is not this repository."""
     (colab.content / "piaa_utils").mkdir()
     (colab.content / "pyproject.toml").write_text('[project]\nname = "another"\n')
     assert colab.is_right(colab.run(SETUP + THEN))
