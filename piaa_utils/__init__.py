@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
+# ruff: noqa: F401
+if TYPE_CHECKING:  # the same names again, for type checkers
     from piaa_utils.aggregation import cls_scores, paa, patch_scores, posterior
     from piaa_utils.backbone import Backbone, load_backbone
     from piaa_utils.classifier import Recipe
@@ -42,32 +43,7 @@ _HOMES = {
     "worlds": ("load_world", "mini_scenes"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = [
-    "ENCODERS",
-    "PAPER",
-    "PIAA",
-    "Backbone",
-    "Calibration",
-    "Encoded",
-    "GaussianDiscriminantAnalysis",
-    "Interval",
-    "PatchBank",
-    "Recipe",
-    "Scales",
-    "Vocabulary",
-    "cls_scores",
-    "encode",
-    "encoded",
-    "interval",
-    "load_backbone",
-    "load_world",
-    "mean_average_precision",
-    "mini_scenes",
-    "paa",
-    "patch_scores",
-    "posterior",
-    "tag_images",
-]
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:

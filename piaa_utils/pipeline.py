@@ -257,7 +257,7 @@ class PIAA(BaseEstimator):
             self.backbone_ = given if isinstance(given, Backbone) else load_backbone(given)
             self.text_ = self.backbone_.encode_text(vocabulary)
             self.vocabulary_, self._prepared = vocabulary, key
-            vars(self).pop("coef_", None)  # what was learned for others does no longer hold
+            self.__dict__.pop("coef_", None)  # what was learned for others does no longer hold
 
     def _check_settings(self) -> None:
         """Refuse numbers that no score can be computed with, and unknown encoders."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import matplotlib.figure
@@ -29,11 +29,12 @@ from piaa_utils.images import open_image
 
 PALETTE = tuple(sns.color_palette("colorblind").as_hex())
 _SHARE = np.linspace(0, 1, 256)
-# Dark red to pale yellow, even steps of lightness; opacity is the share of the scale.
+# Teal to yellow, even steps of lightness; opacity is the share of the scale.
 HEAT = ListedColormap(
-    np.c_[mpl.colormaps["inferno"](0.55 + 0.45 * _SHARE)[:, :3], 0.95 * _SHARE], name="piaa_heat"
+    np.c_[mpl.colormaps["viridis"](0.4 + 0.6 * _SHARE)[:, :3], _SHARE], name="piaa_heat"
 )
-DIMMED = (0.05, 0.35)  # what black and white of the picture become under a heat map
+DIMMED = (0.05, 0.35)  # black and white of the picture where the score is lowest,
+SHADED = (0.7, 1.0)  # and the share of the colour that they leave where it is highest
 STYLE: Any = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("talk"),
@@ -42,7 +43,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.titleweight": "bold",
     "figure.titleweight": "bold",
-    "image.cmap": "inferno",
+    "image.cmap": "viridis",
     "figure.dpi": 100,
     "savefig.dpi": 100,
 }
@@ -67,16 +68,6 @@ class Figure(matplotlib.figure.Figure):
         display(bundle, metadata=display_metadata(self), raw=True)
 
 
-class Scene(NamedTuple):
-    """A row of :func:`scenes_figure`."""
-
-    picture: Any  # a path or PIL image
-    cls_tags: Sequence[str]  # what [CLS] names
-    piaa_tags: Sequence[str]  # what PIAA names
-    map: Any  # [g, g], array or tensor, of one class
-    name: str  # of that class
-
-
 def style() -> None:
     """Make the look of this module's figures the default of all figures drawn from now on."""
     mpl.rcParams.update(STYLE)
@@ -92,15 +83,10 @@ def subplots(
 ) -> tuple[Figure, Any]:
     """A new figure and its axes, like ``plt.subplots``, in this module's look.
 
-    Parameters
-    ----------
-    rows, columns : of the grid of axes.
     alt_text : what the figure shows, for readers who cannot see it.
     size : width and height in inches.
     keywords : for ``matplotlib.figure.Figure.subplots`` (``sharex``, ``width_ratios`` ...).
 
-    Examples
-    --------
     >>> figure, axes = subplots(1, 2, alt_text="Two empty plots.")
     >>> axes.shape, figure.alt_text
     ((2,), 'Two empty plots.')
@@ -111,15 +97,8 @@ def subplots(
 
 
 def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, str]]:
-    """The metadata that carries a figure's alt text in a notebook's output.
+    """The metadata that carries a figure's alt text in a notebook's output; ValueError without.
 
-    Raises
-    ------
-    ValueError
-        The figure has no alt text.
-
-    Examples
-    --------
     >>> display_metadata(subplots(alt_text="A line that rises.")[0])
     {'image/png': {'alt': 'A line that rises.'}}
     """
@@ -162,10 +141,12 @@ def heated(picture: Any, scores: Any, vmin: float, vmax: float) -> Image.Image:
     """The square of a picture under the colours of its patches' scores [g, g], rows first."""
     seen = square(picture)
     share = np.clip((np.asarray(scores, float) - vmin) / max(vmax - vmin, 1e-12), 0, 1)
-    colours = Image.fromarray(HEAT(share, bytes=True)).resize(seen.size, 0)
-    low, high = (255 * x for x in DIMMED)
-    grey = seen.convert("L").point([round(low + (high - low) * i / 255) for i in range(256)])
-    return Image.alpha_composite(grey.convert("RGBA"), colours).convert("RGB")
+    layer = Image.fromarray(HEAT(share, bytes=True)).resize(seen.size, Image.Resampling.NEAREST)
+    colours, density = np.split(np.asarray(layer) / 255, [3], axis=2)
+    grey = np.asarray(seen.convert("L"))[..., None] / 255
+    under, over = (low + (high - low) * grey for low, high in (DIMMED, SHADED))
+    mixed = (1 - density) * under + density * over * colours
+    return Image.fromarray((255 * mixed).round().astype(np.uint8))
 
 
 @mpl.rc_context(STYLE)
@@ -187,14 +168,8 @@ def heat_map(
     vmin, vmax : the scores at the ends of the colours; None takes the smallest and the largest.
     mask : bool [H, W] of the whole picture, True on the object; None draws no outline.
 
-    Returns
-    -------
-    The scale, to make a colour bar from.
-
-    Raises
-    ------
-    ValueError
-        ``scores`` is not a square grid, or the mask's shape is not the picture's.
+    Returns the scale, to make a colour bar from. Scores that are no square grid, and a mask whose
+    shape is not the picture's, are a ValueError.
     """
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
@@ -226,13 +201,9 @@ def row_of_maps(
     titles : n, one a map.
     mask : bool [H, W], the object that all maps are about; or a list of n, None where there is
         none to outline.
-    title : above the figure.
-    label : what the colours show.
+    title, label : above the figure; of the colours.
 
-    Raises
-    ------
-    ValueError
-        The numbers of titles, maps and masks differ, or there is none.
+    Numbers of titles, maps and masks that differ are a ValueError.
 
     Examples
     --------
@@ -270,49 +241,46 @@ def row_of_maps(
 
 
 @mpl.rc_context(STYLE)
-def scenes_figure(rows: Sequence[Scene], title: str = "") -> Figure:
+def scenes_figure(rows: Sequence[tuple], title: str = "") -> Figure:
     """Pictures; beside each what [CLS] names and what PIAA names; and where one class is.
 
-    Tags that only one of the two gives are bold.
+    Each row is a path or PIL image, the tags of [CLS], the tags of PIAA, the map [g, g] of a class,
+    and that class's name. Tags that only one of the two gives are bold.
 
-    Examples
-    --------
-    >>> scene = Scene(Image.new("RGB", (9, 9)), ["dog"], ["dog", "cup"], np.eye(2), "cup")
-    >>> print(scenes_figure([scene]).alt_text)
+    >>> row = Image.new("RGB", (9, 9)), ["dog"], ["dog", "cup"], np.eye(2), "cup"
+    >>> print(scenes_figure([row]).alt_text)
     Picture 1: [CLS] names dog; PIAA names dog, cup; cup is highest at the top left.
     """
-    figure, axes = subplots(
-        len(rows), 3, size=(3 * _PANEL, (_PANEL + 0.4) * len(rows)), squeeze=False
-    )
-    words = []
-    for number, (line, row) in enumerate(zip(axes, map(Scene._make, rows), strict=True), 1):
-        line[0].imshow(np.asarray(square(row.picture)), **_FRAME)
+    size = (3 * _PANEL, (_PANEL + 0.4) * len(rows))
+    figure, axes = subplots(len(rows), 3, size=size, squeeze=False)
+    words: list[str] = []
+    for line, (picture, by_cls, by_piaa, of_class, name) in zip(axes, rows, strict=True):
+        line[0].imshow(np.asarray(square(picture)), **_FRAME)
         _bare(line[0], "")
-        _tags(line[1], row)
-        heat_map(line[2], row.picture, row.map, title=f"PIAA: {row.name}")
+        _tags(line[1], by_cls, by_piaa)
+        heat_map(line[2], picture, of_class, title=f"PIAA: {name}")
         words.append(
-            f"Picture {number}: [CLS] names {', '.join(row.cls_tags) or 'nothing'}; PIAA names "
-            f"{', '.join(row.piaa_tags) or 'nothing'}; {row.name} is highest "
-            f"{where_highest(np.asarray(row.map))}."
+            f"Picture {len(words) + 1}: [CLS] names {', '.join(by_cls) or 'nothing'}; PIAA names "
+            f"{', '.join(by_piaa) or 'nothing'}; {name} is highest {where_highest(of_class)}."
         )
     figure.suptitle(title)
     figure.alt_text = " ".join([*([f"{title}."] if title else []), *words])
     return figure
 
 
-def _tags(ax: Axes, row: Scene) -> None:
+def _tags(ax: Axes, by_cls: Sequence[str], by_piaa: Sequence[str]) -> None:
     """Two lists of tags, one above the other."""
-    y, step = 0.98, 0.09
+    y, step = 0.1, 0.1  # from the top
     for who, tags, others, colour in (
-        ("[CLS]", row.cls_tags, row.piaa_tags, "black"),
-        ("PIAA", row.piaa_tags, row.cls_tags, PALETTE[0]),
+        ("[CLS]", by_cls, by_piaa, "black"),
+        ("PIAA", by_piaa, by_cls, PALETTE[0]),
     ):
-        ax.text(0.05, y, who, color=colour, fontsize="medium", weight="bold", va="top")
+        ax.text(0.05, y, who, color=colour, fontsize="medium", weight="bold", va="bottom")
         for tag in [*tags] or ["nothing"]:
-            y -= step
+            y += step
             weight = "normal" if tag in others else "bold"
-            ax.text(0.12, y, tag, color=colour, fontsize="small", weight=weight, va="top")
-        y -= 1.6 * step
+            ax.text(0.12, y, tag, color=colour, fontsize="small", weight=weight, va="bottom")
+        y += 1.8 * step
     _bare(ax, "")
 
 
@@ -329,8 +297,7 @@ def ablation_figure(
     rows : mappings with ``name`` (of the method), ``set`` (of the data), ``value``, ``low``
         and ``high`` (the ends of its interval), all in the unit of ``label``. Names and sets
         keep the order in which they first occur; a set may lack a name.
-    label : of the horizontal axis.
-    title : above the figure.
+    label, title : of the horizontal axis; above the figure.
 
     Examples
     --------
@@ -410,8 +377,6 @@ def _bare(ax: Axes, title: str) -> None:
 def where_highest(scores: Any) -> str:
     """Say in words where the highest score of a grid lies.
 
-    Examples
-    --------
     >>> where_highest([[0.1, 0.2], [0.9, 0.3]])
     'at the bottom left'
     """

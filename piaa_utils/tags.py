@@ -40,21 +40,11 @@ class Tagged(NamedTuple):
 def tag_images(piaa: PIAA, images: Any, top: int = TOP, threshold: float | None = None) -> Tagged:
     """Score images with a fitted classifier and give each its tags.
 
-    Parameters
-    ----------
-    piaa : fitted or loaded.
     images : a folder, paths, PIL images or a Dataset.
     top, threshold : see :func:`choose_tags`; None is an even share, the background counted in.
 
-    Raises
-    ------
-    ValueError
-        No classifier, no images, or a bad `top` or `threshold`.
-    UnreadableImage
-        If not one of the images can be read; single ones are named in a warning.
+    Errors and warnings are those of ``PIAA.predict_proba``, and :func:`photo_notice`.
 
-    Examples
-    --------
     >>> from piaa_utils import Recipe, mini_scenes
     >>> images = mini_scenes("val").paths[:8]
     >>> piaa = PIAA(["cat", "dog", "person"], recipe=Recipe(k=32)).fit(images)
@@ -109,7 +99,7 @@ def check_rule(top: int, threshold: float | None) -> None:
 
 
 def uncertainty(scores: np.ndarray) -> np.ndarray:
-    """How evenly the scores of an image are spread: their entropy over its largest value, [n].
+    """How evenly the scores [n, C] of each image are spread: entropy over its largest value, [n].
 
     0: one class has all. 1: all have the same. Scores of an image are first brought to sum 1, so
     what background classes took does not count. Where scores lie close to even, all values lie

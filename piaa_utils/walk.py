@@ -63,12 +63,8 @@ def walk(
     skipped : a list that takes (index, name, reason) of each unreadable picture as it is met.
     calibration : SC-CLIP's sizes; None is the backbone's own.
 
-    Raises
-    ------
-    UnreadableImage
-        After the last picture, if not one could be read; single ones are named in a warning.
-    ValueError
-        There are no pictures, or the features of one are not finite; it is named.
+    Unreadable pictures are named in a warning after the last one; if all are, it is an
+    UnreadableImage. No pictures, and features that are not finite, are a ValueError.
 
     Examples
     --------
@@ -118,15 +114,10 @@ def encoded(
 ) -> Encoded:
     """Features of all pictures, on the CPU; from the disk if they were computed before.
 
-    Parameters
-    ----------
     cache : a folder, made if need be, with a safetensors file for each encoder and set of
         picture files; damaged ones are made again. None, or pictures that are no files: no cache.
 
-    Raises
-    ------
-    UnreadableImage
-        A picture cannot be read: what is measured here is measured on all or on none.
+    One picture that cannot be read is an UnreadableImage: a world is measured on all or on none.
     """
     key = _key(backbone, images, calibration) if cache else None
     name = re.sub(r"[^\w-]+", "-", str(getattr(images, "name", "pictures")))
@@ -157,8 +148,6 @@ def encoded(
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) of tensors on the CPU: names, kinds, shapes and every number.
 
-    Examples
-    --------
     >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2, 1)})
     False
     """

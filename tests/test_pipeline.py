@@ -124,7 +124,7 @@ def test_unreadable_images_are_named_and_keep_their_row(fitted, paths, tmp_path,
     [
         ({"classes": ["cat"]}, "two or more.*'cat'"),
         ({"classes": ["cat", "dog", "Cat"]}, "'Cat'"),
-        ({"encoder": "clip"}, "no encoder 'clip'"),
+        ({"encoder": "clip"}, "No encoder is 'clip'"),
         ({"cls_weight": float("nan")}, "cls_weight must be"),
         ({"scales": Scales(0.0)}, "scale s must be above 0"),
         ({"scales": Scales(m=-1.0)}, "scale m must be"),
@@ -144,6 +144,10 @@ def test_no_fit_and_settings_changed_after_it_are_refused(tiny, paths):
         piaa = PIAA(NAMES, tiny).fit(paths[:2]).set_params(**change)
         with pytest.raises(ValueError, match="changed after the classifier was learned"):
             piaa.predict_proba(paths[:1])
+    piaa = PIAA(NAMES, tiny).fit(paths[:2]).set_params(classes=NAMES[::-1])
+    piaa.select(paths[:2])
+    with pytest.raises(ValueError, match=r"call fit\(images\)"):
+        piaa.predict_proba(paths[:1])
 
 
 def test_background_classes_compete_and_are_left_out(tiny, paths):

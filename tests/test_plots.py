@@ -76,12 +76,6 @@ def test_subplots_have_the_look_without_style_and_leave_the_defaults_alone():
     assert not axes[0, 0].spines["top"].get_visible()
 
 
-def test_figures_are_not_registered_with_pyplot():
-    before = pyplot.get_fignums()
-    plots.ablation_figure(ROWS)
-    assert pyplot.get_fignums() == before
-
-
 # Alt text
 
 
@@ -124,16 +118,6 @@ def test_notebook_shows_a_figure_once_with_its_alt_text():
         assert picture.size == (400, 300)
 
 
-def test_display_publishes_picture_and_metadata(monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda *args, **more: shown.append((args, more)))
-    figure, _ = plots.subplots(alt_text="A rising line.")
-    figure._ipython_display_()
-    ((((bundle,), more)),) = shown
-    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
-    assert more == {"metadata": {"image/png": {"alt": "A rising line."}}, "raw": True}
-
-
 # Heat maps
 
 
@@ -169,12 +153,6 @@ def test_heat_map_shows_the_image_in_its_lightness():
     plots.heat_map(ax, half, np.zeros((4, 4)))
     pixels = np.asarray(Image.open(io.BytesIO(plots.png_bytes(figure))).convert("L")).astype(int)
     assert pixels[200, 100] < pixels[200, 300] - 50
-
-
-def test_heat_map_limits_make_panels_comparable():
-    _, ax = plots.subplots()
-    layer = plots.heat_map(ax, wide_image(), hot_spot(0, 0), -1.0, 4.0)
-    assert layer.get_clim() == (-1.0, 4.0)
 
 
 def test_mask_outline_lies_where_the_object_is():
