@@ -15,7 +15,10 @@ from piaa_utils.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (
-    "README.md",
+    "*.md",
+    "CITATION.cff",
+    ".github/**/*",
+    "piaa_utils/*.py",
     "data/**/*.md",
     "pyproject.toml",
     ".binder/*",
