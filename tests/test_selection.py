@@ -211,6 +211,19 @@ def test_on_a_gpu():  # pragma: no cover
     torch.testing.assert_close(theirs.entropy.cpu(), ours.entropy)
 
 
+def test_a_class_with_room_still_takes_a_worse_patch():
+    worse = normalize(torch.tensor([[0.1, 0.0, 0.2, 1.0]]), dim=-1)  # of class 2
+    bank = PatchBank(3, k=2, scale=5.0)
+    bank.update(PALETTE[None, [0, 0, 0, 1, 1, 1]], TEXT, [0])  # C K rows: they are sorted in
+    assert bank.counts.tolist() == [2, 2, 0]
+    bank.update(worse[None], TEXT, [1])
+    assert bank.counts.tolist() == [2, 2, 1]
+    still_worse = normalize(worse + torch.tensor([[0.0, 0.1, 0.0, 1.0]]), dim=-1)
+    bank.update(still_worse[None], TEXT, [2])
+    assert bank.counts.tolist() == [2, 2, 2]
+    assert bank.image_id[4:].tolist() == [1, 2] and bank.entropy[4] < bank.entropy[5]
+
+
 def test_an_image_id_cannot_be_used_twice():
     bank, other = PatchBank(3), PatchBank(3)
     bank.update(PALETTE[None].repeat(2, 1, 1), TEXT, [3, 4])
