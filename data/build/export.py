@@ -14,15 +14,13 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 from scenes import Art
-from train import CONTEXT, Vocabulary, interpolate_positions, model_config
+from train import CONTEXT, Vocabulary, model_config
 
 
 def main(art_folder: Path, run: Path, out: Path) -> None:
-    trained = torch.load(run / "checkpoint.pt", weights_only=True)["model"]
-    trained = interpolate_positions(trained, 14)
+    trained = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)["model"]
     ids = Vocabulary(Art.load(art_folder).concepts).ids
-    config = model_config(14, 49408, 77)
-    del config["vision_cfg"]["patch_dropout"]
+    config = model_config(49408, 77)
     state = open_clip.CLIP(**config).state_dict()
     state["token_embedding.weight"].zero_()
     for name, tensor in trained.items():

@@ -1,91 +1,256 @@
-"""Measure a model on the mini world's pictures, whose every pixel's owner is known."""
+"""Measure a CLIP on the mini world, whose every pixel's owner is known.
+
+    python data/build/measure.py data/mini_clip --choose    chooses constants.json, on val pictures
+    python data/build/measure.py data/mini_clip             writes figures.json and prints it
+
+Choices look at `val` and `val_unseen` alone. Of each split: [CLS] at s = 80 and at the scale chosen
+for it; for each encoder what the text reads of its patches, what a classifier learned without
+labels (PVCL) and one learned with the masks' labels (the oracle) read, and PIAA against [CLS]; and
+how many of a picture's classes beyond the largest are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from sklearn.metrics import average_precision_score, roc_auc_score
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from piaa_utils.aggregation import paa
-from piaa_utils.constants import Calibration
-from piaa_utils.datasets import MINI_CLASSES, mini_scenes
-from piaa_utils.encoders import encode
-from piaa_utils.patch_labels import MIXED, patch_labels
-from piaa_utils.purification import learn_classifier
-from piaa_utils.selection import PatchBank
+from piaa_utils.aggregation import cls_scores, evidence, paa, posterior
+from piaa_utils.backbone import Backbone, load_backbone
+from piaa_utils.classifier import Recipe, fit_gda
+from piaa_utils.encoders import ENCODERS
+from piaa_utils.files import write_whole
+from piaa_utils.metrics import (
+    interval,
+    mean_average_precision,
+    named_beyond_largest,
+    patch_accuracy,
+    peak_on_object,
+    purity,
+    within_picture_auc,
+)
+from piaa_utils.settings import SELECTION_SCALE, Calibration, Scales
+from piaa_utils.walk import encoded
+from piaa_utils.worlds import VOC_CLASSES, mini_scenes, patch_truth
 
-TRIAL = Calibration(0.9, 0.1, 10.0)
-SCALES = (2, 3, 5, 7, 10, 15, 20, 30, 50, 80)
-
-
-def features(backbone, split, encoders, calibration=None, limit=None):
-    dataset = mini_scenes(split)
-    n = min(len(dataset), limit or len(dataset))
-    parts = {}
-    for start in range(0, n, 32):
-        pixels = torch.stack([backbone.preprocess(dataset[i]) for i in range(start, min(start + 32, n))])
-        for name, x in encode(backbone, pixels, encoders, calibration=calibration).items():
-            parts.setdefault(name, []).append(x)
-    out = {name: torch.cat(p) for name, p in parts.items()}
-    out["truth"] = torch.from_numpy(np.stack([patch_labels(dataset.masks(i), backbone.grid) for i in range(n)]))
-    out["labels"] = dataset.labels[:n]
-    return out
-
-
-def mean_ap(labels, scores):
-    there = labels.any(0)
-    return 100 * average_precision_score(labels[:, there], np.asarray(scores)[:, there], average="macro")
-
-
-def best(labels, scores):
-    """(mAP, scale) of the best of {scale: scores}."""
-    return max((mean_ap(labels, s), scale) for scale, s in scores.items())
+SPLITS = {  # measured on: learned from
+    "val": "learn",
+    "val_unseen": "learn_unseen",
+    "test": "learn",
+    "test_unseen": "learn_unseen",
+}
+CHOOSE = ("val", "val_unseen")
+PAPER_S, PAPER_M = 80.0, 200.0
+BETAS, SHARES, GAINS = (0.7, 0.8, 0.85, 0.9, 0.95), (0.03, 0.1, 0.2, 0.3), (3.0, 5.0, 10.0, 20.0)
+CLS_SCALES = (3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 80.0)
+PATCH_SCALES = (5.0, 10.0, 20.0, 40.0, 80.0, 150.0, 200.0, 300.0)
+TEMPERATURES = (10.0, 20.0, 40.0, 80.0)
 
 
-def within(cos, truth):
-    """Accuracy on object patches; AUC and peak within pictures."""
-    on = truth >= 0
-    accuracy = float((cos.argmax(-1) == truth)[on].float().mean())
-    auc, peak = [], []
-    for i in range(len(cos)):
-        for c in truth[i][truth[i] >= 0].unique():
-            mine, rest = truth[i] == c, (truth[i] != c) & (truth[i] != MIXED)
-            peak.append(bool(mine[(60 * cos[i]).softmax(-1)[:, c].argmax()]))
-            if rest.any():
-                use = mine | rest
-                auc.append(roc_auc_score(mine[use], cos[i][use, c]))
-    return accuracy, float(np.mean(auc)), float(np.mean(peak))
+class Part(NamedTuple):
+    """A split as a CLIP sees it, and what is really in it."""
+
+    cls: Tensor  # [n, D]
+    patches: dict[str, Tensor]  # encoder: [n, N, D]
+    labels: np.ndarray  # [n, C]
+    truth: np.ndarray  # [n, N] class of each patch, below 0 none
+    areas: np.ndarray  # [n, C] pixels
 
 
-def watch(backbone, split):
-    learn = "learn_unseen" if "unseen" in split else "learn"
-    text = backbone.encode_text(MINI_CLASSES)
-    val = features(backbone, split, ("vanilla", "sclip", "scclip"), TRIAL)
-    cls_at = {s: (s * val["cls"] @ text.T).softmax(-1) for s in SCALES}
-    out = {"cls": best(val["labels"], cls_at)}
-    for name in ("vanilla", "sclip", "scclip"):
-        out[name] = within(val[name] @ text.T, val["truth"])
-    more = features(backbone, learn, ("scclip",), TRIAL, 400)
-    bank = PatchBank(len(text), k=170)
-    bank.update(more["scclip"], text, torch.arange(len(more["scclip"])))
-    right = more["truth"][bank.image_id, bank.patch_index] == bank.labels
-    out["purity"] = float(right.float().mean())
-    W, b, _ = learn_classifier(bank, text, None)
-    cos, logits = val["scclip"] @ text.T, val["scclip"] @ W + b
-    out["text map"] = best(val["labels"], {s: (s * cos).softmax(-1).amax(1) for s in SCALES})
-    out["pvcl map"] = best(val["labels"], {T: (logits / T).softmax(-1).amax(1) for T in (5, 10, 20, 40)})
-    piaa = {
-        (s, m): paa(logits, val["cls"], text, s, m, 20.0)
-        for s in (5, 10, 20, 40, 80)
-        for m in (5, 10, 20, 50, 100, 200)
-    }
-    out["piaa"] = best(val["labels"], piaa)
+def look(backbone: Backbone, split: str, encoders=ENCODERS, calibration=None, limit=None) -> Part:
+    """Encode a split and read its masks."""
+    world = mini_scenes(split)
+    n = min(len(world), limit or len(world))
+    seen = encoded(backbone, world.paths[:n], encoders, calibration=calibration, progress=False)
+    masks = [world.mask(i) for i in range(n)]
+    areas = np.stack([np.bincount(m[m >= 0], minlength=len(VOC_CLASSES)) for m in masks])
+    truth = patch_truth(world, backbone.grid, backbone.image_size)[:n]
+    return Part(seen.cls, seen.patches, world.labels[:n], truth, areas)
+
+
+def mean_ap(labels: np.ndarray, scores: Tensor) -> float:
+    return mean_average_precision(labels, scores.numpy()).map
+
+
+def learn(part: Part, encoder: str, text: Tensor, k: int = 512):
+    """The bank of an encoder's patches, what PVCL and what the oracle learn from them."""
+    recipe = Recipe(k=k)
+    bank = recipe.bank(len(text))
+    for i, x in enumerate(part.patches[encoder].split(64)):
+        bank.update(x, text, range(64 * i, 64 * i + len(x)))
+    W, b, _ = recipe.learn(bank, text)
+    on = part.truth >= 0
+    rows, labels = part.patches[encoder][torch.from_numpy(on)], torch.from_numpy(part.truth[on])
+    gda = fit_gda(rows, labels, torch.ones(len(rows)), text)
+    oracle = torch.tensor(gda.coef_.T).float(), torch.tensor(gda.intercept_).float()
+    return bank, (W, b), oracle
+
+
+def watch(backbone: Backbone, split: str) -> dict:
+    """A quick look while training: one third of the pictures to learn from, K = 170."""
+    trial, seen = Calibration(0.9, 0.1, 10.0), ("vanilla", "sclip", "scclip")
+    text = backbone.encode_text(VOC_CLASSES)
+    part = look(backbone, split, seen, trial)
+    cls = {s: mean_ap(part.labels, cls_scores(part.cls, text, s)) for s in CLS_SCALES}
+    out: dict = {"cls": max(cls.values())}
+    for name in seen:
+        cosines = (part.patches[name] @ text.T).numpy()
+        measures = (patch_accuracy, within_picture_auc, peak_on_object)
+        out[name] = [measure(cosines, part.truth) for measure in measures]
+    more = look(backbone, SPLITS[split], ("scclip",), trial, limit=400)
+    bank, (W, b), _ = learn(more, "scclip", text, k=170)
+    x = part.patches["scclip"]
+    out["purity"] = purity(bank, more.truth)[0]
+    words = evidence((SELECTION_SCALE * x @ text.T).softmax(-1))
+    out["text"] = mean_ap(part.labels, words)
+    out["pvcl"] = mean_ap(part.labels, evidence(posterior(x @ W + b, 20.0)))
+    piaa = [
+        mean_ap(part.labels, paa(x @ W + b, part.cls, text, Scales(s, m, 20.0)))
+        for s, m in itertools.product((10.0, 20.0, 40.0, 80.0), (10.0, 20.0, 50.0, 100.0))
+    ]
+    out["piaa"] = max(piaa)
     return rounded(out)
 
 
-def rounded(x, digits=4):
+def choose(backbone: Backbone) -> dict:
+    """The model's constants, each the best mean over `val` and `val_unseen` of what `how` says."""
+    text = backbone.encode_text(VOC_CLASSES)
+    grid: dict[Calibration, float] = {}
+    for calibration in map(
+        Calibration, *zip(*itertools.product(BETAS, SHARES, GAINS), strict=True)
+    ):
+        parts = [look(backbone, split, ("scclip",), calibration) for split in CHOOSE]
+        grid[calibration] = float(np.mean([text_map(part, "scclip", text) for part in parts]))
+    backbone.calibration = max(grid, key=grid.__getitem__)
+    vals = {split: look(backbone, split, ("scclip",)) for split in CHOOSE}
+    cls = {
+        s: np.mean([mean_ap(p.labels, cls_scores(p.cls, text, s)) for p in vals.values()])
+        for s in CLS_SCALES
+    }
+    sets = [Scales(*x) for x in itertools.product(CLS_SCALES, PATCH_SCALES, TEMPERATURES)]
+    gains = dict.fromkeys(sets, 0.0)
+    for split, part in vals.items():
+        _, (W, b), _ = learn(look(backbone, SPLITS[split], ("scclip",)), "scclip", text)
+        logits = part.patches["scclip"] @ W + b
+        for scales in sets:
+            gains[scales] += mean_ap(part.labels, paa(logits, part.cls, text, scales)) / 2
+    best = max(gains, key=gains.__getitem__)
+    return {
+        "scclip": backbone.calibration._asdict(),
+        "scales": {"s": best.s, "m": best.m, "T": best.T},
+        "cls_alone": max(cls, key=cls.__getitem__),
+        "how": {
+            "where": "the mean over `val` and `val_unseen`, by data/build/measure.py --choose",
+            "scclip": "mAP of the surest patch, read by the text",
+            "scales": "mAP of PIAA with SC-CLIP",
+            "cls_alone": "mAP of [CLS]",
+        },
+    }
+
+
+def text_map(part: Part, encoder: str, text: Tensor) -> float:
+    """mAP of the surest patch: the largest over patches of the text's softmax."""
+    return mean_ap(
+        part.labels, evidence((SELECTION_SCALE * part.patches[encoder] @ text.T).softmax(-1))
+    )
+
+
+def figures(backbone: Backbone, split: str) -> dict:
+    """All that the model card and the issue's table name, of one split."""
+    text, scales = backbone.encode_text(VOC_CLASSES), backbone.scales
+    part, source = look(backbone, split), look(backbone, SPLITS[split])
+    alone = cls_scores(part.cls, text, backbone.constants["cls_alone"])
+    at_80 = cls_scores(part.cls, text, PAPER_S)
+    out: dict = {
+        "cls": {"best": mean_ap(part.labels, alone), "s80": mean_ap(part.labels, at_80)},
+        "encoders": {},
+    }
+    for name in ENCODERS:
+        x = part.patches[name]
+        bank, (W, b), (W_oracle, b_oracle) = learn(source, name, text)
+        logits, cosines = x @ W + b, (x @ text.T).numpy()
+        piaa = paa(logits, part.cls, text, scales)
+        gain = interval(part.labels, piaa.numpy(), alone.numpy())
+        paper = paa(logits, part.cls, text, scales._replace(s=PAPER_S, m=PAPER_M))
+        out["encoders"][name] = {
+            "accuracy": patch_accuracy(cosines, part.truth),
+            "auc": within_picture_auc(cosines, part.truth),
+            "peak": peak_on_object(cosines, part.truth),
+            "map": text_map(part, name, text),
+            "purity": purity(bank, source.truth)[0],
+            "pvcl_accuracy": patch_accuracy(logits.numpy(), part.truth),
+            "pvcl": mean_ap(part.labels, evidence(posterior(logits, scales.T))),
+            "oracle_accuracy": patch_accuracy((x @ W_oracle + b_oracle).numpy(), part.truth),
+            "oracle": mean_ap(part.labels, evidence(posterior(x @ W_oracle + b_oracle, scales.T))),
+            "piaa": mean_ap(part.labels, piaa),
+            "gain": gain.point,
+            "low": gain.low,
+            "high": gain.high,
+            "gain_s80": mean_ap(part.labels, paper) - out["cls"]["s80"],
+        }
+        if name == "scclip":
+            share, base = purity(bank, source.truth)
+            out["bank"] = {"purity": share, "base": base}
+            words = evidence((SELECTION_SCALE * x @ text.T).softmax(-1))
+            named = {"cls": alone, "text": words, "piaa": piaa}
+            out["named_beyond_largest"] = {
+                who: named_beyond_largest(scores.numpy(), part.areas)
+                for who, scores in named.items()
+            }
+            own = out["encoders"][name]
+            out["piaa"] = {"map": own["piaa"], **{k: own[k] for k in ("gain", "low", "high")}}
+    return rounded(out)
+
+
+def rounded(x, digits: int = 4):
     if isinstance(x, dict):
-        return {str(k): rounded(v, digits) for k, v in x.items()}
-    if isinstance(x, (tuple, list)):
-        return [rounded(v, digits) for v in x]
-    return round(float(x), digits) if isinstance(x, (float, np.floating)) else x
+        return {key: rounded(value, digits) for key, value in x.items()}
+    if isinstance(x, list):
+        return [rounded(value, digits) for value in x]
+    return round(float(x), digits)
+
+
+def table(all_figures: dict) -> str:
+    """figures.json as text: a block for each split."""
+    lines = []
+    for split, f in all_figures.items():
+        named = f["named_beyond_largest"]
+        lines += [
+            f"{split}: [CLS] {f['cls']['best']:.1f} ({f['cls']['s80']:.1f} at s = 80), PIAA "
+            f"{f['piaa']['map']:.1f}, {f['piaa']['gain']:+.1f} "
+            f"[{f['piaa']['low']:+.1f}, {f['piaa']['high']:+.1f}]; bank's purity "
+            f"{f['bank']['purity']:.2f} (base rate {f['bank']['base']:.2f}); beyond the largest "
+            "named: " + ", ".join(f"{who} {share:.2f}" for who, share in named.items()),
+            f"  {'':10s}" + "".join(f"{key:>16s}" for key in f["encoders"]["scclip"]),
+        ]
+        for name, own in f["encoders"].items():
+            lines.append(f"  {name:10s}" + "".join(f"{value:16.2f}" for value in own.values()))
+    return "\n".join(lines)
+
+
+def save(path: Path, content: dict) -> None:
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="folder of an exported model")
+    parser.add_argument("--choose", action="store_true", help="choose constants.json anew")
+    parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=list(SPLITS))
+    options = parser.parse_args()
+    backbone = load_backbone(options.model)
+    with torch.inference_mode():
+        if options.choose:
+            chosen = choose(backbone)
+            save(options.model / "constants.json", chosen)
+            print(json.dumps(chosen, indent=1))
+        else:
+            found = {split: figures(backbone, split) for split in options.splits}
+            save(options.model / "figures.json", found)
+            print(table(found))

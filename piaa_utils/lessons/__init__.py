@@ -1,8 +1,4 @@
-"""What the notebooks share: configuration, cached features, claims, checks and explorers.
-
-One module for each notebook, ``nb00`` to ``nb09``, holds what is its own: the checks of its
-exercises, the callback of its explorer, and figures that are too long for a cell.
-"""
+"""What the notebooks share: configuration, cached features, claims, checks, explorers, figures."""
 
 from piaa_utils.lessons.checks import (
     CheckFailed,
@@ -11,15 +7,26 @@ from piaa_utils.lessons.checks import (
     check_function,
     check_number,
 )
-from piaa_utils.lessons.config import Config
 from piaa_utils.lessons.explorer import explorer
-from piaa_utils.lessons.features import Features, bank, features, mask_or_none, object_shares
-from piaa_utils.lessons.versions import versions
+from piaa_utils.lessons.lesson import (
+    Config,
+    Features,
+    Scene,
+    areas,
+    bank,
+    features,
+    follow,
+    learned,
+    ready,
+    versions,
+)
 
 __all__ = [
     "CheckFailed",
     "Config",
     "Features",
+    "Scene",
+    "areas",
     "bank",
     "check_array",
     "check_choice",
@@ -27,7 +34,8 @@ __all__ = [
     "check_number",
     "explorer",
     "features",
-    "mask_or_none",
-    "object_shares",
+    "follow",
+    "learned",
+    "ready",
     "versions",
 ]

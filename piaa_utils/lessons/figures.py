@@ -81,7 +81,9 @@ def named_scenes(
         for ax, best, title in zip(line[1:], bests, titles, strict=True):
             named_panel(ax, data, index, best, there, title if line is axes[0] else "")
             counts = ((np.asarray(best) == c).sum() for c in there)
-            said.append(f"{title}: {', '.join(f'{n} {k}' for n, k in zip(names, counts, strict=True))}")
+            said.append(
+                f"{title}: {', '.join(f'{n} {k}' for n, k in zip(names, counts, strict=True))}"
+            )
         words.append(f"A picture of {', '.join(names)}; patches that name each: {'; '.join(said)}")
     figure.alt_text = f"{'. '.join(words)}."
     return figure

@@ -17,7 +17,9 @@ def check_table(
     for arguments, right, hint in rows:
         try:
             with redirect_stdout(io.StringIO()):  # one ✓, not one a row
-                check_function(function, lambda *_, right=right: right, [arguments], what, tolerance)
+                check_function(
+                    function, lambda *_, right=right: right, [arguments], what, tolerance
+                )
         except CheckFailed as error:
             raise CheckFailed(f"{error} {hint}".strip()) from error.__cause__
     print(f"✓ {what} is right.")
