@@ -106,7 +106,8 @@ class Drawing:
         svg = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1200 {self.height}" '
             f'width="100%" style="max-width:1200px;background:#ffffff" role="img" '
-            f'font-family="sans-serif" aria-label="{escape(self.title)}">\n<title>{escape(self.title)}</title>\n'
+            f'font-family="sans-serif" aria-label="{escape(self.title)}">\n'
+            f"<title>{escape(self.title)}</title>\n"
             f"<desc>{escape(self.words)}</desc>\n<defs>{head}</defs>\n"
             f'<rect width="1200" height="{self.height}" fill="#ffffff"/>\n'
             + "\n".join(self.parts)
