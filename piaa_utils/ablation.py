@@ -98,8 +98,6 @@ class Row(NamedTuple):
 def ladder(scales: Scales, constants: dict[str, Any]) -> dict[str, Row]:
     """All rows by name, with the scales of a model: ``backbone.scales``, ``backbone.constants``.
 
-    Examples
-    --------
     >>> ladder(Scales(s=20.0), {"cls_alone": 5.0})["[CLS]"].scales.s
     5.0
     """
@@ -215,7 +213,7 @@ def draw_scenes(world: World, cls: np.ndarray, piaa: np.ndarray, g: Tensor) -> p
     for i, c, *best in choose_scenes(areas, cls, piaa):
         by_cls, by_piaa = ([names[k] for k in classes] for classes in best)
         grid = g[i, :, c].unflatten(0, (int(g.shape[1] ** 0.5), -1))
-        rows.append(plots.Scene(world[i], by_cls, by_piaa, grid, names[c]))
+        rows.append((world[i], by_cls, by_piaa, grid.numpy(), names[c]))
     return plots.scenes_figure(rows)
 
 

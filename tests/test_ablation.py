@@ -104,10 +104,9 @@ def test_a_scene_shows_the_map_of_its_object_rows_first(monkeypatch):
     g[i, 2, smallest] = 1.0  # top right
     monkeypatch.setattr(ablation.plots, "scenes_figure", lambda rows: rows)
     piaa = world.labels.astype(float)
-    (scene,) = ablation.draw_scenes(world, -piaa, piaa, g)
-    assert scene.name == VOC_CLASSES[smallest] and scene.map[0, 2] == 1 and scene.map.sum() == 1
-    assert set(scene.piaa_tags) == {VOC_CLASSES[k] for k in shown}
-    assert not set(scene.cls_tags) & set(scene.piaa_tags)
+    ((_, cls_tags, piaa_tags, grid, name),) = ablation.draw_scenes(world, -piaa, piaa, g)
+    assert name == VOC_CLASSES[smallest] and grid[0, 2] == 1 and grid.sum() == 1
+    assert set(piaa_tags) == {VOC_CLASSES[k] for k in shown} and not set(cls_tags) & set(piaa_tags)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from piaa_utils.__main__ import main
 from piaa_utils.aggregation import cls_scores
 from piaa_utils.backbone import load_backbone
 from piaa_utils.classifier import Recipe
-from piaa_utils.images import UnreadableImage
 from piaa_utils.metrics import interval, mean_average_precision
 from piaa_utils.pipeline import PIAA
 from piaa_utils.reproduce import job_of
@@ -31,7 +30,6 @@ from piaa_utils.worlds import VOC_CLASSES, first, load_world, mini_scenes
 N = 6  # pictures of each split, three batches
 MINI = ["mini", "--limit", str(N), "--batch-size", "2", "--device", "cpu"]
 TWO = ["--encoders", "scclip", "sclip"]
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:Stage I")  # too few pictures for all classes
 
 
@@ -85,7 +83,10 @@ def result_of(folder):
     return json.loads(path.read_text())
 
 
-# Killed and resumed
+def scores_of(folder):
+    (path,) = folder.glob("*-scores.safetensors")
+    return load_file(path)
+
 
 KILLED = """
 import os, signal, sys
@@ -129,7 +130,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(whole, tmp_path, capsys):
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     arguments = [*MINI, *TWO, "--out", str(tmp_path)]
     program = [sys.executable, "-c", KILLED, "reproduce", *arguments]
-    done = subprocess.run(program, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     command(*arguments)
     assert "6 pictures learned" in capsys.readouterr().out
@@ -156,7 +157,7 @@ class Killed(BaseException):
     ],
 )
 def test_it_goes_on_wherever_it_was_stopped(place, name, at, whole, tmp_path, monkeypatch):
-    real, calls, stopped = getattr(place, name), [], 0
+    real, calls = getattr(place, name), []
 
     def call(*arguments, **options):
         if not str(arguments[0]).endswith(".part"):
@@ -169,9 +170,8 @@ def test_it_goes_on_wherever_it_was_stopped(place, name, at, whole, tmp_path, mo
     for _ in at:
         with pytest.raises(Killed):
             command(*MINI, *TWO, "--out", tmp_path)
-        stopped += 1
     command(*MINI, *TWO, "--out", tmp_path)
-    assert stopped == len(at) and outcome(tmp_path) == outcome(whole)
+    assert outcome(tmp_path) == outcome(whole)
 
 
 def test_checkpoints_are_written_as_often_as_they_are_worth(tmp_path, monkeypatch):
@@ -181,9 +181,6 @@ def test_checkpoints_are_written_as_often_as_they_are_worth(tmp_path, monkeypatc
     for must, written in ((False, 1), (False, 1), (True, 2)):  # the first always
         job.save(must)
         assert len(saved) == written
-
-
-# Never mixed
 
 
 @pytest.fixture
@@ -269,13 +266,10 @@ def test_runs_with_different_settings_do_not_share_a_name(tmp_path):
     assert len(stems) == len(variants) and all(stem.startswith("mini-s") for stem in stems)
 
 
-# What is measured
-
-
 def test_scores_are_those_of_the_estimator(whole, mini):
-    result = result_of(whole)
-    (path,) = whole.glob("*-scores.safetensors")
-    scores = load_file(path)
+    result, scores = result_of(whole), scores_of(whole)
+    assert result["settings"]["backbone"]["weights_hash"] == mini.weights_hash
+    assert not result["papers_setting"] and result["reported"] == {}
     learn, test = (first(mini_scenes(split), N) for split in ("learn", "test"))
     for variant, purify in (("plain", None), ("released", "released")):
         piaa = PIAA(VOC_CLASSES, mini, recipe=Recipe(purify=purify)).fit(learn.paths)
@@ -299,14 +293,6 @@ def test_one_encoder_alone_gives_what_it_gives_beside_others(whole, tmp_path):
     command(*MINI, "--encoders", "sclip", "--out", tmp_path)
     one, both = result_of(tmp_path)["rows"], result_of(whole)["rows"]
     assert len(one) == 3 and one == {row: both[row] for row in one}
-
-
-def test_the_result_says_what_it_depends_on_and_that_it_is_not_the_paper_s(whole, mini):
-    result = result_of(whole)
-    settings = result["settings"]
-    assert settings["batch_size"] == 2 and settings["versions"]["torch"]
-    assert settings["backbone"]["weights_hash"] == mini.weights_hash
-    assert not result["papers_setting"] and result["reported"] == {}
 
 
 @pytest.fixture
@@ -337,21 +323,16 @@ def of_voc(voc):
 def test_both_protocols_and_unreadable_pictures(voc, capsys):
     command(*of_voc(voc))
     said = capsys.readouterr().out
-    for words in (
-        "difficult = absent       difficult = ignored   reported",
-        "92.5",
-        "learn: 1 of 8 pictures cannot be read",
-        "Not the paper's number: 8 and 8 pictures, not 5,011 and 4,952.",
-        "Not the paper's number: 2 unreadable pictures left out.",
-    ):
-        assert words in said
+    assert "difficult = absent       difficult = ignored   reported" in said and "92.5" in said
+    assert "learn: 1 of 8 pictures cannot be read" in said
+    assert "number: 8 and 8 pictures, not 5,011 and 4,952." in said
+    assert "number: 2 unreadable pictures left out." in said
     result = result_of(voc)
     assert result["reported"]["scclip"] == 92.5 and not result["papers_setting"]
     assert result["settings"]["scales"]["s"] == 80.0, "the paper's, on whatever backbone"
     assert [index for index, *_ in result["skipped"]["test"]] == [1]
     data = load_world("voc07", "test", voc)
-    (path,) = voc.glob("*-scores.safetensors")
-    scores = load_file(path)["scclip, released"].numpy()
+    scores = scores_of(voc)["scclip, released"].numpy()
     assert np.isnan(scores).all(axis=1).tolist() == [i == 1 for i in range(8)]
     read = [i for i in range(8) if i != 1]
     for protocol, ignore in (("absent", None), ("ignored", data.difficult[read])):
@@ -361,13 +342,6 @@ def test_both_protocols_and_unreadable_pictures(voc, capsys):
     command(*of_voc(voc), "--difficult", "ignored")
     said = capsys.readouterr().out
     assert "difficult = ignored" in said and "difficult = absent" not in said
-
-
-def test_if_nothing_can_be_read_it_says_so(voc):
-    for path in (voc / "VOCdevkit/VOC2007/JPEGImages").iterdir():
-        path.write_text("no picture")
-    with pytest.raises(UnreadableImage):
-        reproduce.run(job_of(*map(str, of_voc(voc))))
 
 
 def test_unreadable_pictures_at_the_end_after_a_resume(voc, monkeypatch):
@@ -388,9 +362,6 @@ def test_unreadable_pictures_at_the_end_after_a_resume(voc, monkeypatch):
     assert [index for index, *_ in result["skipped"]["learn"]] == [3, 4, 5, 6, 7]
 
 
-# What is the paper's
-
-
 def test_the_papers_clip_is_known_by_its_tag_or_its_file(tmp_path, monkeypatch):
     name, file = "ViT-B-16-quickgelu/x", tmp_path / "ViT-B-16.pt"
     file.write_text("weights")
@@ -404,17 +375,13 @@ def test_the_papers_clip_is_known_by_its_tag_or_its_file(tmp_path, monkeypatch):
 
 def test_a_result_at_the_papers_setting_is_known_as_one(tmp_path):
     job = job_of(*MINI, "--out", str(tmp_path))
-    job.dataset, job.weights, job.scales = "coco", "openai", reproduce.PAPER["coco"]
-    job.entry = reproduce.WORLDS["coco"]
+    job.dataset, job.entry = "coco", reproduce.WORLDS["coco"]
+    job.weights, job.scales = "openai", job.entry.scales
     job.backbone = SimpleNamespace(name="ViT-B-16-quickgelu/openai", precision="fp32")
-    job.learn, job.test = (range(n) for n in (82081, 40137))
+    job.learn, job.test = map(range, job.entry.pictures)
     assert reproduce.differences(job) == []
     job.backbone, job.scales = SimpleNamespace(name="ViT-L-14/x", precision="amp"), (80, 200, 500)
-    reasons = " ".join(reproduce.differences(job))
-    assert "precision amp" in reasons and "ViT-L-14" in reasons and "(80, 200, 500)" in reasons
-
-
-# Errors
+    assert [r.split()[1] for r in reproduce.differences(job)] == ["backbone", "amp", "scales"]
 
 
 @pytest.mark.parametrize(
@@ -426,7 +393,6 @@ def test_a_result_at_the_papers_setting_is_known_as_one(tmp_path):
         (["mini", "--limit", "0"], "limit must be 1 or more"),
         (["mini", "--batch-size", "-1"], "batch_size must be 1 or more"),
         (["mini", "--scales", "nan", "1", "1"], "The scale s must be a number above 0"),
-        (["mini", "--scales", "1", "-2", "1"], "The scale m must be a number above 0"),
         (["mini", "--scales", "1", "2", "0"], "The scale T must be a number above 0"),
         (["mini", "--backbone", "ViT-B-16-quickgelu", "--pretrained", "no"], "'no'"),
     ],
