@@ -43,7 +43,7 @@ def animation(name: str, alt: str) -> None:
 def scene_panel(ax: Axes, data: World, index: int, there: Sequence[int], title: str = "") -> None:
     """A picture in its colours, its objects outlined and named; `there` are its classes."""
     mask, picture = data.mask(index), data[index]
-    heat_map(ax, picture, np.zeros((1, 1)), 0, 1, None if mask is None else mask >= 0, title)
+    heat_map(ax, picture, np.zeros((1, 1)), 0, 1, title=title)
     ax.images[0].set_data(np.asarray(square(picture)))
     _name_objects(ax, mask, there, data.class_names)
 
@@ -54,12 +54,13 @@ def named_panel(
     """Which of the picture's classes each patch names: best [N]; another class stays grey."""
     best = np.asarray(best)
     grid, mask = round(len(best) ** 0.5), data.mask(index)
-    heat_map(
-        ax, data[index], np.zeros((grid, grid)), 0, 1, None if mask is None else mask >= 0, title
-    )
+    heat_map(ax, data[index], np.zeros((grid, grid)), 0, 1, title=title)
     layer = np.zeros((grid, grid, 4))
     for c, colour in zip(there, CLASS_COLOURS, strict=False):
         layer[(best == c).reshape(grid, grid)] = *to_rgb(colour), 0.85
+    if mask is not None:  # where nothing of the list is, a patch can name nothing right: paler
+        at = ((np.arange(grid) + 0.5) * min(mask.shape) / grid).astype(int)
+        layer[..., 3] *= np.where(_middle(mask)[np.ix_(at, at)] < 0, 0.35, 1)
     ax.imshow(layer, extent=(0, 1, 1, 0), interpolation="nearest")
     _name_objects(ax, mask, there, data.class_names)
 
@@ -74,12 +75,12 @@ def named_scenes(
     size = (4.3 * (len(titles) + 1), 4.6 * len(rows))
     figure, axes = subplots(len(rows), len(titles) + 1, size=size, squeeze=False)
     words = []
-    for line, (data, index, there, bests) in zip(axes, rows, strict=True):
+    for at, (line, (data, index, there, bests)) in enumerate(zip(axes, rows, strict=True)):
         names = [data.class_names[c] for c in there]
-        scene_panel(line[0], data, index, there, "picture" if line is axes[0] else "")
+        scene_panel(line[0], data, index, there, "" if at else "picture")
         said = []
         for ax, best, title in zip(line[1:], bests, titles, strict=True):
-            named_panel(ax, data, index, best, there, title if line is axes[0] else "")
+            named_panel(ax, data, index, best, there, "" if at else title)
             counts = ((np.asarray(best) == c).sum() for c in there)
             said.append(
                 f"{title}: {', '.join(f'{n} {k}' for n, k in zip(names, counts, strict=True))}"
@@ -116,15 +117,21 @@ def maps_row(
 
 
 def _name_objects(ax: Axes, mask: Any, there: Sequence[int], names: Sequence[str]) -> None:
-    """Write each class's name over its object, in the class's colour."""
+    """Outline each class's object, and write its name over it in the class's colour."""
     if mask is None:
         return
-    side = min(mask.shape)
-    top, left = ((length - side) // 2 for length in mask.shape)  # of the square in the middle
-    seen = mask[top : top + side, left : left + side]
+    seen = _middle(mask)
     for c, colour in zip(there, CLASS_COLOURS, strict=False):
         rows, columns = np.nonzero(seen == c)
         if len(rows):
-            x, y = columns.mean() / side, rows.mean() / side
+            ax.contour(seen == c, [0.5], colors="white", linewidths=2.5, extent=(0, 1, 0, 1))
+            x, y = columns.mean() / len(seen), rows.mean() / len(seen)
             text = ax.text(x, y, names[c], color=colour, ha="center", va="center", weight="bold")
             text.set(path_effects=HALO, fontsize="medium")
+
+
+def _middle(mask: np.ndarray) -> np.ndarray:
+    """The square in the middle of a mask, as the model sees it."""
+    side = min(mask.shape)
+    top, left = ((length - side) // 2 for length in mask.shape)
+    return mask[top : top + side, left : left + side]

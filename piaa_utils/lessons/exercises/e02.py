@@ -46,12 +46,12 @@ def check_beta(answer: Any, M: Tensor, truth: Tensor) -> None:
 
 
 def check_prediction(
-    answer: Any, peak_with: Callable[[Calibration], float], own: Calibration
+    answer: Any, accuracy_with: Callable[[Calibration], float], own: Calibration
 ) -> None:
     """a: within 5 points, b: the paper's constants are lower, c: they are higher."""
     if not isinstance(answer, str):
         raise CheckFailed("Exercise 4: put a letter, a, b or c, in prediction.")
-    mine, papers = 100 * peak_with(own), 100 * peak_with(Calibration())
+    mine, papers = 100 * accuracy_with(own), 100 * accuracy_with(Calibration())
     right = "a" if abs(papers - mine) <= 5 else "b" if papers < mine else "c"
-    said = f"The peak: {mine:.0f} per cent with its own constants, {papers:.0f} with the paper's."
+    said = f"Read right: {mine:.0f} per cent with its own constants, {papers:.0f} with the paper's."
     check_choice(answer, right, {x: said for x in "abc" if x != right}, "Exercise 4", said)
