@@ -70,12 +70,12 @@ from piaa_utils.lessons import bank, features, figures, follow
 from piaa_utils.selection import entropy, patch_probabilities
 
 text, names, C = config.text, config.class_names, len(config.class_names)
-stored, learn, rows = {}, {}, []
+stored, learn, scenes, rows = {}, {}, {}, []
 for style, tail in {"unseen style": "_unseen", "seen styles": ""}.items():
     learn[style] = features(config, f"learn{tail}")
     stored[style] = bank(config, f"learn{tail}")  # the 512 surest patches of each class
     last = stored[style].entropy[stored[style].counts.cumsum(0) - 1]  # [C] the bar of each class
-    scene = follow(config, f"val{tail}")
+    scenes[style] = scene = follow(config, f"val{tail}")
     x = features(config, f"val{tail}").patches["scclip"][scene.index].double()
     p = patch_probabilities(x, text.double())
     named = p.argmax(-1)
@@ -142,6 +142,16 @@ for shares, h in zip(five.tolist(), entropy(five), strict=True):
 # %% [markdown]
 # The third and the fourth row show that entropy is not the same as the largest share: a clear two-way
 # doubt is less doubt than a favourite with three outsiders.
+#
+# **Think.** Why select by entropy, and not by the cosine with the word itself, which is simply how well
+# a patch fits?
+# <details><summary>Answer</summary>
+#
+# Cosines of different words cannot be compared: some words lie closer to all patches than others do
+# (notebook 01, the cones). A patch may fit a word well and fit two others just as well. The softmax
+# looks at the *differences* between words, and entropy says whether one of them stands out.
+#
+# </details>
 #
 # ### Exercise 1 · Write it
 #
@@ -212,7 +222,8 @@ e03.check_surest(surest)
 # computed beside it.)
 
 # %%
-patches, truth = learn["unseen style"].patches["scclip"], torch.from_numpy(learn["unseen style"].truth)
+patches = learn["unseen style"].patches["scclip"]
+truth = torch.from_numpy(learn["unseen style"].truth)
 (n, N, D), K = patches.shape, 512
 
 
@@ -275,7 +286,7 @@ def sheet(class_name, K):
     return figure
 
 
-small = names[follow(config).smallest]
+small = names[scenes["unseen style"].smallest]
 explorer(sheet, start={"class_name": small, "K": K}, class_name=names, K=(8, 32, 128, 512))
 
 # %% [markdown]
@@ -338,7 +349,9 @@ figure, axes = subplots(1, 2, size=(14, 5.2))
 for ax, values in zip(axes, (curve, pictures), strict=True):
     for colour, (style, line) in zip(PALETTE, values.items(), strict=False):
         ax.plot(ks, line, "o-", color=colour)
-        ax.annotate(f" {style}", (ks[-1], line[-1]), color=colour, va="center", annotation_clip=False)
+        ax.annotate(
+            f" {style}", (ks[-1], line[-1]), color=colour, va="center", annotation_clip=False
+        )
     ax.set(xscale="log", xlabel="K, patches kept for a class", xticks=ks, xticklabels=ks)
     ax.minorticks_off()
 base = 100 * purity(chosen, truth)[1]
@@ -387,11 +400,13 @@ for name, where in {
     "K = 16": (chosen.image_id[rank < 16], chosen.patch_index[rank < 16]),
 }.items():
     shown, said = truth[where].flatten(), label[where].flatten()
-    parts = (shown == said, (shown >= 0) & (shown != said), (shown == -1) | (shown == -2), shown == -3)
+    other = (shown >= 0) & (shown != said)
+    parts = (shown == said, other, (shown == -1) | (shown == -2), shown == -3)
     shares[name] = [100 * float(part.float().mean()) for part in parts]
+
 figure, ax = subplots(1, 1, size=(12, 4))
 colours = (PALETTE[0], PALETTE[1], "0.75", "0.9")
-for y, (name, values) in enumerate(shares.items()):
+for y, values in enumerate(shares.values()):
     left = 0.0
     for part, value, colour in zip(what, values, colours, strict=True):
         ax.barh(y, value, left=left, color=colour, height=0.7)
@@ -399,7 +414,8 @@ for y, (name, values) in enumerate(shares.items()):
             words = f"{part}\n{value:.0f} %"
             ax.text(left + value / 2, y, words, ha="center", va="center", fontsize="small")
         left += value
-ax.set(yticks=range(len(shares)), yticklabels=shares, xlabel="share (%)", ylim=(2.5, -0.5), xlim=(0, 100))
+ax.set_yticks(range(len(shares)), shares)
+ax.set(xlabel="share (%)", ylim=(2.5, -0.5), xlim=(0, 100))
 figure.alt_text = "What patches show, unseen style. " + "; ".join(
     f"{k}: " + ", ".join(f"{w} {v:.0f} per cent" for w, v in zip(what, vs, strict=True))
     for k, vs in shares.items()
@@ -409,7 +425,19 @@ figure
 # %% [markdown]
 # **What to look for.** Among all patches most show no class of the list. The softmax cannot say so: its
 # shares run over the list, and "none of these" is not on it. A patch of sky must be named *something*.
-# The sieve drops most of these, since the words hesitate there, but not all.
+# The sieve drops most of these, since the words hesitate there, but not all. Compare the two lower bars:
+# what does being stricter still remove, other classes or the background? A patch on a border shows a bit
+# of two things. It is no great harm: half of it may well be the class.
+#
+# **Think.** Would it help to add a word for the rest, such as "a photo of a background"?
+# <details><summary>Answer</summary>
+#
+# It is worth a try, and nothing in the method forbids it: `Vocabulary` takes background names, and
+# notebook 08 uses them for pictures of your own. But the text tower learned from captions, and those
+# name things, seldom what is behind them. The vector of a word that captions hardly use is a poor guide.
+# The paper leaves it out.
+#
+# </details>
 
 # %%
 before, after = shares["all patches"], shares[f"K = {K}"]
@@ -439,7 +467,7 @@ config.claim(
 # %% tags=["exercise"]
 from piaa_utils.selection import PatchBank
 
-gone = follow(config).classes[0]
+gone = scenes["unseen style"].classes[0]
 # solution
 rest = [c for c in range(C) if c != gone]
 without = PatchBank(C - 1)
@@ -468,7 +496,7 @@ for scale in (1, 10, 30, 60, 120, 300):
         "in common with 60": len(reference & set(selected.tolist())) / len(reference),
         "median entropy (nats)": float(torch.special.entr(shares_at).sum(-1).median()),
     }
-pd.DataFrame(table).T.rename_axis("factor").style.format(precision=2)
+pd.DataFrame(table).T.rename_axis("factor").round(2)
 
 # %%
 pure_at = [line["purity"] for line in table.values()]
@@ -479,9 +507,12 @@ config.claim(
 )
 
 # %% [markdown]
-# A small factor makes sure what is *spread* over all classes; a large one asks only for the *margin*
-# between the two best. From 60 up nearly the same patches come first. Far above, entropies become
-# exactly 0 in 32-bit numbers, and ties decide.
+# Two extremes explain the table. With a small factor all shares are nearly equal, and entropy falls with
+# the variance of *all* the cosines: sure is a patch whose cosines are spread out. With a large one only
+# the two best classes still count: sure is a patch whose *margin*, best minus second best, is wide. From
+# 60 up the order is nearly that of the margin, and nearly the same patches come first. So 60 is no magic
+# number. Far above it, entropies become exactly 0 in 32-bit numbers; then ties decide, and picture
+# numbers say nothing about patches.
 #
 # ## 6 · One pass, and a small memory
 #
@@ -517,9 +548,8 @@ print(f"memory: {len(streamed) * per_row / 1e6:.0f} MB, all patches: {4 * n * N 
 for data, count, classes in (("VOC07", 5011, 20), ("COCO14", 82081, 80), ("NUS-WIDE", 150000, 81)):
     everything = count * 196 * 512 * 4 / 1e9
     bank_of_it = classes * 512 * (4 * 512 + 4 * classes + 36) / 1e9
-    print(f"{data:9} {count:7} pictures: {everything:6.2f} GB of patches, a bank of {bank_of_it:.2f} GB")
+    print(f"{data:9}{count:7} pictures: {everything:6.2f} GB of patches, bank {bank_of_it:.2f} GB")
 
-# ANIMATION
 # %% [markdown]
 # ## 7 · Merging in any order
 #
@@ -542,7 +572,9 @@ shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(config.seed
 one, two, three = (read(ids) for ids in shuffled.chunk(3))
 merged = [one.merge(two).merge(three), three.merge(one).merge(two), two.merge(three.merge(one))]
 same = [all(torch.equal(v, chosen.state()[k]) for k, v in m.state().items()) for m in merged]
-config.claim(all(same), f"{sum(same)} of {len(same)} orders of merging give the bank of one pass, bit by bit")
+config.claim(
+    all(same), f"{sum(same)} of {len(same)} orders of merging: the bank of one pass, bit by bit"
+)
 
 # %% [markdown]
 # Notebook 09 does this with many workers at once.
@@ -571,7 +603,7 @@ config.claim(all(same), f"{sum(same)} of {len(same)} orders of merging give the 
 #
 # **In the paper**: PVCL, Stage I, entropy-driven selection. Merging is this repository's.
 #
-# **References.** Wang et al., "[CLS] is Not Enough", ICML 2026, arXiv 2605.25821 · Radford et al., CLIP,
+# **References.** Wang et al., "[CLS] is Not Enough", ICML 2026 ([arXiv](https://arxiv.org/abs/2605.25821)) · Radford et al., CLIP,
 # ICML 2021 · Grandvalet and Bengio, "Semi-supervised Learning by Entropy Minimization", NeurIPS 2004.
 
 # %% tags=["versions"]

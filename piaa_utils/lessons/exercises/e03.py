@@ -15,7 +15,11 @@ from piaa_utils.selection import PatchBank
 
 _X = torch.tensor([[1.0, 0.0], [0.5**0.5, 0.5**0.5], [0.7, 0.714143]])
 SURENESS_ROWS = (
-    ((_X[:1], torch.eye(2)), ([0.0], [0]), "0 log 0 counts as 0: torch.special.entr knows that."),
+    (
+        (_X[:1], torch.tensor([[1.0, 0], [-1, 0]])),
+        ([0.0], [0]),
+        "0 log 0 is 0: torch's entr knows.",
+    ),
     ((_X[2:], torch.eye(2)), ([0.61055], [1]), "Multiply the cosines by 60 before the softmax."),
     ((_X[1:2], torch.eye(2)[[0, 0]]), ([0.6931], [0]), "Nats: the natural logarithm."),
 )

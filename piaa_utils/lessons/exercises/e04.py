@@ -54,11 +54,11 @@ def check_cleaned(
 
 
 def check_prediction(answer: Any, point: Mapping[str, float]) -> None:
-    """a: more than 3 points won, b: within 3, c: more than 3 lost."""
+    """a: more than 2 points won, b: from 2 won to 8 lost, c: more than 8 lost."""
     if not isinstance(answer, str):
         raise CheckFailed("Exercise 3: put a letter, a, b or c, in prediction.")
     gain = point["gain"]
-    right = "b" if abs(gain) <= 3 else "a" if gain > 0 else "c"
+    right = "a" if gain > 2 else "b" if gain >= -8 else "c"
     said = f"The classifier changed {gain:+.1f} points; the head-room is {point['head-room']:+.1f}."
     check_choice(answer, right, {x: said for x in "abc" if x != right}, "Exercise 3", said)
 
