@@ -183,8 +183,13 @@ from piaa_utils.settings import PAPER, PURIFY_TEMPERATURE
 constants = {name: scales._asdict() for name, scales in PAPER.items()}
 for name, temperature in PURIFY_TEMPERATURE.items():
     constants[name] = {**constants[name], "Stage II's T": temperature}
-constants["mini"] = {**config.backbone_.scales._asdict(), "Stage II's T": PURIFY_TEMPERATURE["voc07"]}
-display(pd.DataFrame(constants).T.drop(columns="source"))
+constants["mini"] = {
+    **config.backbone_.scales._asdict(),
+    "Stage II's T": PURIFY_TEMPERATURE["voc07"],
+}
+pd.DataFrame(constants).T.drop(columns="source")
+
+# %%
 diagram("whole_piaa")
 
 # %% [markdown]
@@ -210,6 +215,7 @@ import contextlib
 import io
 import tempfile
 
+from piaa_utils.lessons.exercises import e07
 from piaa_utils.reproduce import format_result, job_of, run
 
 scratch = tempfile.TemporaryDirectory()
@@ -335,8 +341,6 @@ except ValueError as error:
 print(happened)
 
 # %% tags=["check"]
-from piaa_utils.lessons.exercises import e07
-
 e07.check_prediction(prediction, happened)
 
 # %% [markdown]
@@ -401,7 +405,7 @@ pd.DataFrame(rules).round(1)
 
 # %%
 figure, ax = subplots(size=(11, 4.4))
-for row, (name, maps) in enumerate(rules.items()):
+for row, maps in enumerate(rules.values()):
     ax.plot([maps["absent"], maps["ignored"]], [row, row], color="0.8", lw=5, zorder=1)
     for i, (rule, value) in enumerate(maps.items()):
         ax.plot(value, row, "sDo"[i], color=PALETTE[i], markersize=14)
