@@ -1,6 +1,10 @@
 """Turn a training checkpoint into the open_clip model that ships in data/mini_clip.
 
-    python data/build/export.py ART RUN data/mini_clip
+    python data/build/export.py ART RUN data/mini_clip [EARLIER SHARE]
+
+With EARLIER, the folder of an earlier checkpoint of the same run, and SHARE the weights are mixed:
+1 - SHARE of RUN's and SHARE of EARLIER's. Between the stages "annealed" and "captions alone" that
+trades what [CLS] knows of small things against what the patches know better.
 
 Puts the trained tokens back in their places of CLIP's vocabulary (the others are zero: a
 word never heard says nothing), pads the text positions back to 77, and stores half precision.
@@ -17,8 +21,15 @@ from scenes import Art
 from train import CONTEXT, Vocabulary, model_config
 
 
-def main(art_folder: Path, run: Path, out: Path) -> None:
-    trained = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)["model"]
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)["model"]
+
+
+def main(art_folder: Path, run: Path, out: Path, earlier: Path | None = None, share=0.0) -> None:
+    trained = weights(run)
+    if earlier is not None:
+        other = weights(earlier)
+        trained = {k: torch.lerp(v, other[k], float(share)) for k, v in trained.items()}
     ids = Vocabulary(Art.load(art_folder).concepts).ids
     config = model_config(49408, 77)
     state = open_clip.CLIP(**config).state_dict()
@@ -40,4 +51,4 @@ def main(art_folder: Path, run: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    main(*map(Path, sys.argv[1:5]), *sys.argv[5:])

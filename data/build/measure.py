@@ -35,7 +35,7 @@ from piaa_utils.metrics import (
     purity,
     within_picture_auc,
 )
-from piaa_utils.settings import SELECTION_SCALE, Calibration, Scales
+from piaa_utils.settings import Calibration, Scales
 from piaa_utils.walk import encoded
 from piaa_utils.worlds import VOC_CLASSES, mini_scenes, patch_truth
 
@@ -47,10 +47,11 @@ SPLITS = {  # measured on: learned from
 }
 CHOOSE = ("val", "val_unseen")
 PAPER_S, PAPER_M = 80.0, 200.0
-BETAS, SHARES, GAINS = (0.7, 0.8, 0.85, 0.9, 0.95), (0.03, 0.1, 0.2, 0.3), (3.0, 5.0, 10.0, 20.0)
-CLS_SCALES = (3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 80.0)
-PATCH_SCALES = (5.0, 10.0, 20.0, 40.0, 80.0, 150.0, 200.0, 300.0)
-TEMPERATURES = (10.0, 20.0, 40.0, 80.0)
+BETAS, SHARES, GAINS = (0.4, 0.8, 0.9), (0.1, 0.3), (3.0, 10.0)
+CLS_SCALES = (2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 80.0)
+PATCH_SCALES = (5.0, 10.0, 20.0, 40.0, 80.0, 200.0)
+TEMPERATURES = (5.0, 10.0, 20.0, 40.0)
+TEXT_SCALES = (10.0, 15.0, 20.0, 30.0, 60.0)
 
 
 class Part(NamedTuple):
@@ -107,8 +108,7 @@ def watch(backbone: Backbone, split: str) -> dict:
     bank, (W, b), _ = learn(more, "scclip", text, k=170)
     x = part.patches["scclip"]
     out["purity"] = purity(bank, more.truth)[0]
-    words = evidence((SELECTION_SCALE * x @ text.T).softmax(-1))
-    out["text"] = mean_ap(part.labels, words)
+    out["text"] = text_map(part, "scclip", text)
     out["pvcl"] = mean_ap(part.labels, evidence(posterior(x @ W + b, 20.0)))
     piaa = [
         mean_ap(part.labels, paa(x @ W + b, part.cls, text, Scales(s, m, 20.0)))
@@ -133,6 +133,10 @@ def choose(backbone: Backbone) -> dict:
         s: np.mean([mean_ap(p.labels, cls_scores(p.cls, text, s)) for p in vals.values()])
         for s in CLS_SCALES
     }
+    words = {
+        s: np.mean([text_map(part, "scclip", text, s) for part in vals.values()])
+        for s in TEXT_SCALES
+    }
     sets = [Scales(*x) for x in itertools.product(CLS_SCALES, PATCH_SCALES, TEMPERATURES)]
     gains = dict.fromkeys(sets, 0.0)
     for split, part in vals.items():
@@ -145,20 +149,24 @@ def choose(backbone: Backbone) -> dict:
         "scclip": backbone.calibration._asdict(),
         "scales": {"s": best.s, "m": best.m, "T": best.T},
         "cls_alone": max(cls, key=cls.__getitem__),
+        "text": max(words, key=words.__getitem__),
         "how": {
             "where": "the mean over `val` and `val_unseen`, by data/build/measure.py --choose",
             "scclip": "mAP of the surest patch, read by the text",
             "scales": "mAP of PIAA with SC-CLIP",
             "cls_alone": "mAP of [CLS]",
+            "text": "the scale of cosines: mAP of the surest patch, read by the text",
         },
     }
 
 
-def text_map(part: Part, encoder: str, text: Tensor) -> float:
-    """mAP of the surest patch: the largest over patches of the text's softmax."""
-    return mean_ap(
-        part.labels, evidence((SELECTION_SCALE * part.patches[encoder] @ text.T).softmax(-1))
-    )
+def by_text(x: Tensor, text: Tensor, scale: float) -> Tensor:
+    """Scores [n, C] of the surest patch: the largest over patches of the text's softmax."""
+    return evidence((scale * x @ text.T).softmax(-1))
+
+
+def text_map(part: Part, encoder: str, text: Tensor, scale: float = 20.0) -> float:
+    return mean_ap(part.labels, by_text(part.patches[encoder], text, scale))
 
 
 def figures(backbone: Backbone, split: str) -> dict:
@@ -182,7 +190,7 @@ def figures(backbone: Backbone, split: str) -> dict:
             "accuracy": patch_accuracy(cosines, part.truth),
             "auc": within_picture_auc(cosines, part.truth),
             "peak": peak_on_object(cosines, part.truth),
-            "map": text_map(part, name, text),
+            "map": text_map(part, name, text, backbone.constants["text"]),
             "purity": purity(bank, source.truth)[0],
             "pvcl_accuracy": patch_accuracy(logits.numpy(), part.truth),
             "pvcl": mean_ap(part.labels, evidence(posterior(logits, scales.T))),
@@ -197,7 +205,7 @@ def figures(backbone: Backbone, split: str) -> dict:
         if name == "scclip":
             share, base = purity(bank, source.truth)
             out["bank"] = {"purity": share, "base": base}
-            words = evidence((SELECTION_SCALE * x @ text.T).softmax(-1))
+            words = by_text(x, text, backbone.constants["text"])
             named = {"cls": alone, "text": words, "piaa": piaa}
             out["named_beyond_largest"] = {
                 who: named_beyond_largest(scores.numpy(), part.areas)
@@ -244,7 +252,7 @@ if __name__ == "__main__":
     parser.add_argument("--choose", action="store_true", help="choose constants.json anew")
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=list(SPLITS))
     options = parser.parse_args()
-    backbone = load_backbone(options.model)
+    backbone = load_backbone(options.model, device="cpu")
     with torch.inference_mode():
         if options.choose:
             chosen = choose(backbone)
