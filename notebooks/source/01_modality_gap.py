@@ -264,9 +264,10 @@ axes[0].set(xlabel="cosine", ylabel="density", title="Pairs")
 axes[0].set_ylim(top=1.6 * axes[0].get_ylim()[1])
 for kind, colour, name in ((~is_text, PALETTE[0], "pictures"), (is_text, PALETTE[1], "texts")):
     sns.kdeplot(values[kind], ax=axes[1], color=colour, fill=True, linewidth=3, alpha=0.3)
-    axes[1].text(np.median(values[kind]), 0, name, color=colour, weight="bold", ha="center")
+    place = float(np.median(values[kind]))
+    axes[1].text(place, -0.3, name, color=colour, weight="bold", ha="center", va="top")
 axes[1].axvline(0, color="black", linestyle="--")
-axes[1].set(xlabel="$x \\cdot a + d$, held out", ylabel="", yticks=[], title="One plane")
+axes[1].set(ylabel="", xticks=[0], yticks=[], title="One plane: $x \\cdot a + d$, held out")
 figure.alt_text = (
     f"Left, densities of cosines; right, pictures and texts apart by {told:.1f} %. "
     + ("; ".join(f"{name}: mean {cosines.mean():.2f}" for name, (cosines, *_) in kinds.items()))
@@ -400,10 +401,11 @@ for ax, encoder in zip(axes, ("vanilla", "scclip"), strict=True):
         read.append(patch_accuracy(x @ moved.T, seen["val_unseen"].truth))
     curves[encoder] = np.array(read)
     ceiling = right["val_unseen", encoder, "oracle"] / 100
-    lines = (("gap left", left, PALETTE[0]), ("read right", read, PALETTE[1]))
-    for name, line, colour in (*lines, ("oracle", [ceiling] * len(shifts), PALETTE[2])):
+    lines = (("read right", read, PALETTE[1]), ("oracle", [ceiling] * len(shifts), PALETTE[2]))
+    for name, line, colour in (("", left, PALETTE[0]), *lines):
         ax.plot(shifts, line, color=colour, linewidth=4)
         ax.text(2.03, line[-1], name, color=colour, weight="bold", va="center")
+    ax.text(1.5, left[7] - 0.12, "gap left", color=PALETTE[0], weight="bold")
     ax.set(title=f"{encoder} patches", xlabel="shift λ, in gaps", ylim=(0, 1), xlim=(0, 2.6))
 figure.alt_text = "Share read right as texts move by 0, 1 and 2 gaps: " + "; ".join(
     f"{encoder} {c[0]:.2f}, {c[5]:.2f}, {c[10]:.2f}" for encoder, c in curves.items()
@@ -421,8 +423,9 @@ for encoder, c in curves.items():
     )
 
 # %% [markdown]
-# **What to look for.** The gap closes, and what is read right hardly notices. Only the lengths $n_c$
-# change anything, since they differ a little from class to class. So the gap *as such*, the part that
+# **What to look for.** At one gap the gap is closed, and the words read no more right than before; of
+# SC-CLIP's patches rather fewer. Only the lengths $n_c$ change anything, since they differ a little
+# from class to class. So the gap *as such*, the part that
 # all classes share, does little harm to an argmax. Then what does?
 #
 # ## 5 · A text vector is a poor classifier
