@@ -325,7 +325,7 @@ def names_in(folder):
 
 def test_links_are_followed_without_loops_or_doubles(tmp_path):
     here, disk = tmp_path / "here", tmp_path / "disk"
-    for folder in (here / "real", disk / "sub"):
+    for folder in (here / "real", disk / "sub", tmp_path / "beside"):
         folder.mkdir(parents=True)
         solid(1).save(folder / "a.png")
     for link, target in {
