@@ -106,6 +106,7 @@ def test_f1_at_its_edges():
     assert (result.OP, result.OR) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     ignore = np.array([[False, True, False], [False, True, False]])
     assert f1(y, scores, ignore=ignore).OP == 1.0
+    assert f1(y, scores, ignore=[[False] * 3, [True, False, True]]).OR == 1.0  # neither was missed
     nothing = f1(0 * y, scores, threshold=2.0)
     assert nothing[:6] == (0, 0, 0, 0, 0, 0)
     assert nothing.left_out == [0, 1, 2]
@@ -255,11 +256,13 @@ def test_objects_beside_the_largest_by_hand():
 
 def test_purity_by_hand():
     bank, text = PatchBank(2, k=3), torch.eye(2)
-    images = torch.tensor([[[1.0, 0], [0.8, 0.6], [0, 1]], [[0.6, 0.8], [0.96, 0.28], [0, 1]]])
+    images = torch.tensor([[[1.0, 0], [0.8, 0.6], [0, 1]], [[0.8, 0.6], [0.96, 0.28], [0, 1]]])
     bank.update(images, text, [1, 0])
-    # Selected: (image 1) class 0, 0, 1; (image 0) class 1, 0, 1. Right: 3 of 6.
-    truth = np.array([[0, 0, -1], [0, 1, 1]])
-    assert purity(bank, truth) == (pytest.approx(3 / 6), pytest.approx((3 * 3 / 6 + 3 * 2 / 6) / 6))
+    # Kept: of class 0 three of four (image 0: both; image 1: patch 0), of class 1 both.
+    assert bank.counts.tolist() == [3, 2]
+    truth = np.array([[0, 0, -1], [0, 1, 1]])  # wrong: patch 2 of image 0
+    base_rate = (3 * 3 / 6 + 2 * 2 / 6) / 5
+    assert purity(bank, truth) == (pytest.approx(4 / 5), pytest.approx(base_rate))
 
 
 Y, S = world(n=6)
