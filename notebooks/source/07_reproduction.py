@@ -245,11 +245,12 @@ result = quietly(run, whole)
 print(format_result(result))
 
 # %% [markdown]
-# Forty pictures give wide intervals, and the difference of the rows is nothing but chance: the run
-# shows that the machinery works. Its last line says why none of these numbers may stand beside the
-# paper's. The notes above are Stage I's and Stage II's own. A class for which no patch is left falls
-# back to its text vector. If Stage II keeps nothing at all, the authors' code crashes; here Stage I's
-# classifier stays, and a note says so.
+# Forty pictures give wide intervals, and most rows cannot be told apart: the run shows that the
+# machinery works. Its last lines say why none of these numbers may stand beside the paper's. The notes
+# above are Stage I's and Stage II's own, and they explain the row that falls: a class for which
+# Stage II keeps no patch goes back to its text vector, and if that happens to most classes, most of what
+# was learned is lost (notebook 04). If Stage II keeps nothing at all, the authors' code crashes; here
+# Stage I's classifier stays, and a note says so.
 
 # %%
 for row, said in result["reports"].items():
@@ -377,18 +378,18 @@ print(f"absent {absent:.3f}, ignored {ignored:.3f}")
 # %% [markdown]
 # How much is that on many pictures? The mini world has no such marks, but it has masks. So play the
 # annotator: a class is difficult in a picture if it covers less than 16 of the 196 patches. Then measure
-# PIAA and [CLS] under both protocols.
+# PIAA and [CLS] under both protocols, on the pictures of the style that CLIP never saw.
 
 # %%
 from piaa_utils.aggregation import cls_scores
 from piaa_utils.lessons import areas, features, ready
 
-x = features(config, "val")
+x = features(config, "val_unseen")
 who = {
-    "PIAA": ready(config).score_features(x.patches["scclip"], x.cls).cpu().numpy(),
+    "PIAA": ready(config, "learn_unseen").score_features(x.patches["scclip"], x.cls).cpu().numpy(),
     "[CLS]": cls_scores(x.cls, config.text, config.backbone_.constants["cls_alone"]).numpy(),
 }
-size = areas(config.split("val"), config.backbone_.grid)  # patches' worth of each class
+size = areas(config.split("val_unseen"), config.backbone_.grid)  # patches' worth of each class
 
 
 def by_protocol(scores, least):

@@ -78,7 +78,7 @@ from piaa_utils.plots import PALETTE, square, subplots
 def gallery(found, indices):
     """Pictures with their tags and scores above them, three a row."""
     rows = -(-len(indices) // 3)
-    figure, axes = subplots(rows, 3, size=(13, 5.4 * rows), squeeze=False)
+    figure, axes = subplots(rows, 3, size=(9.6, 4.2 * rows), squeeze=False)
     said = []
     for ax in axes.flat:
         ax.axis("off")
@@ -92,7 +92,7 @@ def gallery(found, indices):
     return figure
 
 
-gallery(found, range(min(6, len(found.names))))
+gallery(found, range(min(3, len(found.names))))
 
 # %% [markdown]
 # **What to look for.** Tags that are right, tags that are wrong, and things without one. The scores are
