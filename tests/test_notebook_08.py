@@ -25,12 +25,12 @@ def vector(u):
     return normalize(normalize(u, dim=-1).mean(0), dim=-1)
 
 
-GOOD = ((e08.check_vector, vector), (e08.check_rule, rule), (prediction, "c"), (limit, 1.2))
+GOOD = ((e08.check_vector, vector), (e08.check_rule, rule), (prediction, "b"), (limit, 1.2))
 WRONG = (
     (e08.check_vector, lambda u: u.mean(0), "length 1"),
     (e08.check_vector, lambda u: normalize(u.mean(0), dim=-1), "Normalise each sentence first"),
     (e08.check_rule, lambda s, top, t: rule(s, top, t) & (s > t), "exactly the threshold"),
-    (prediction, "a", "+1.0 points, not +8.0"),
+    (prediction, "a", "gave +1.0 points, the others +8.0"),
     (limit, 1.0, "go up"),
     (limit, 1.3, "go down"),
 )

@@ -77,7 +77,7 @@ print({name: f"{value:.1e}" for name, value in apart.items()})
 
 # %% [markdown]
 # Four outputs of the image tower, and the text's. The classifier is next: one bank of patches, its $W$
-# and $b$ after Stage I, and after Stages II and III as released, at two of the temperatures in the
+# and $b$ after Stage I, and after Stages II and III as released, at one of the temperatures in the
 # authors' code.
 
 # %%

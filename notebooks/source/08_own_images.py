@@ -3,8 +3,8 @@
 #
 # <!-- badges -->
 #
-# **On a folder in a style that CLIP never saw, with seven classes of one's own, five background words
-# that are no answers lift the tags from 57.0 to 65.0 mAP.**
+# **On a folder in a style that CLIP never saw, with seven classes of one's own, thirteen background
+# words that are no answers lift the tags from 57.8 to 69.1 mAP.**
 #
 # **After this notebook you can**
 #
@@ -63,7 +63,10 @@ pictures = FOLDER or data.paths[5::13]
 unlabelled = FOLDER or config.split("learn_unseen").paths[:60]
 
 classes, synonyms = read_classes("person, dog, cat, bird, bottle, car, sofa = couch")
-background, _ = read_classes("bus, horse, bicycle, boat, train")
+background, _ = read_classes(
+    "bus, horse, bicycle, boat, train, aeroplane, chair, cow, dining table, motorbike, potted plant, "
+    "sheep, tv monitor"
+)
 words = Vocabulary(classes, synonyms, background)
 piaa = PIAA(words, config.backbone_, progress=False).fit(unlabelled)
 found = tag_images(piaa, pictures)
@@ -126,9 +129,8 @@ def scored(piaa):
     return piaa.score_features(x.patches["scclip"], x.cls).cpu().numpy()
 
 
-others = [*background, *(n for n in config.class_names if n not in [*classes, *background])]
 by_count = {
-    n: scored(learned_with(Vocabulary(classes, synonyms, others[:n]))) for n in (0, 2, 5, 13)
+    n: scored(learned_with(Vocabulary(classes, synonyms, background[:n]))) for n in (0, 2, 5, 13)
 }
 mAP = {n: mean_average_precision(y, s).map for n, s in by_count.items()}
 print({n: f"{value:.1f}" for n, value in mAP.items()})
@@ -146,16 +148,17 @@ figure.alt_text = "mAP by the number of background words: " + ", ".join(
 figure
 
 # %%
-gain = interval(y, by_count[5], by_count[0], n=300)
+gain = interval(y, by_count[13], by_count[0], n=300)
 config.claim(
     gain.above_zero,
-    f"five background words: {mAP[0]:.1f} to {mAP[5]:.1f} mAP, {gain} points",
+    f"thirteen background words: {mAP[0]:.1f} to {mAP[13]:.1f} mAP, {gain} points",
 )
 
 # %% [markdown]
-# Why? Patches of a bus must go somewhere. Without the word *bus* they are taken for a car, and enter the
-# bank as if they were one; the classifier learns from them, and the picture gets the tag. A background
-# word takes them out of the way, in the bank, in every softmax and in the tags.
+# Background words compete everywhere: for the patches of the bank, in every softmax, and for the tags.
+# A plausible reason for the gain: patches of a bus must go somewhere. Without the word *bus* some are taken
+# for a car, enter the bank as if they were one, and the classifier learns from them. Plausible is not
+# shown; exercise 2 puts it to a test.
 #
 # ## 2 · Your words
 #
@@ -213,20 +216,21 @@ e08.check_vector(class_vector)
 # %% [markdown]
 # ### Exercise 2 · Predict, then run
 #
-# The five background words of section 1 name things that **are** in the pictures. Take five that are
-# not: *piano*, *castle*, *giraffe*, *tractor* and *umbrella*. How much of the gain do they give?
+# The first five background words, *bus*, *horse*, *bicycle*, *boat* and *train*, name things that **are**
+# in the pictures. Take five that are not: *piano*, *castle*, *giraffe*, *tractor* and *umbrella*. How much
+# of the five's gain do they give?
 #
-# - **a**: at least as much, for rivals are rivals
-# - **b**: less, but more than half of it
-# - **c**: less than half of it, or even a loss
+# - **a**: half of it or more
+# - **b**: less than half of it
+# - **c**: nothing, or a loss
 #
 # **Expected output:** two gains, and `✓ Exercise 2 is right.`
-# <details><summary>Hint</summary>What did *bus* do to the patches of a bus? Which patches would
-# *piano* take?</details>
+# <details><summary>Hint</summary>If the reason above is all there is, <i>piano</i> has no patches to
+# take. But a word need not be right to be a better guess than the seven.</details>
 
 # %% tags=["exercise"]
 # solution
-prediction = "c"
+prediction = "a"
 # end solution
 absent = ["piano", "castle", "giraffe", "tractor", "umbrella"]
 with_absent = scored(learned_with(Vocabulary(classes, synonyms, absent)))
@@ -238,6 +242,10 @@ print(f"words that are there: {gain_there:+.1f} points, words that are not: {gai
 e08.check_prediction(prediction, gain_there, gain_absent)
 
 # %% [markdown]
+# So the reason above is not all there is. Words for things that no picture shows help too: a patch that fits
+# none of the classes well may fit *piano* better than *car*, however wrong that is. Still, name what your
+# pictures show: the more of the true rivals were named, the higher the curve of section 1 rose.
+#
 # ## 3 · See where
 #
 # A heat map shows what each patch says: the posterior of a class, all words competing. Below are three
@@ -284,11 +292,11 @@ explorer(
 # word. A lower score is no worse score.
 
 # %%
-before, now = by_count[0][y].mean(), by_count[5][y].mean()
+before, now = by_count[0][y].mean(), by_count[13][y].mean()
 config.claim(
     now < 0.9 * before,
     f"the same things in the same pictures: mean score {before:.2f} without background words, "
-    f"{now:.2f} with five, and a better order",
+    f"{now:.2f} with thirteen, and a better order",
 )
 
 # %% [markdown]
@@ -300,7 +308,7 @@ config.claim(
 # %%
 from piaa_utils.tags import choose_tags
 
-scores, even = by_count[5], 1 / len(words)
+scores, even = by_count[13], 1 / len(words)
 
 
 def quality(limit):
@@ -311,7 +319,7 @@ def quality(limit):
 
 
 highest = scores.max() / even  # no tag beyond this
-limits = np.linspace(1, 1 + 0.8 * (highest - 1), 20)
+limits = np.linspace(1, 1 + 0.6 * (highest - 1), 20)
 precision, recall = np.array([quality(t) for t in limits]).T
 figure, ax = subplots(size=(9, 5))
 for name, values, colour in (("precision", precision, 0), ("recall", recall, 1)):
@@ -511,8 +519,8 @@ print("warning:", told[0].message if told else "none: this CLIP has seen photogr
 # world, it says so.
 #
 # > **What this does not show.** The mini-CLIP knows drawn scenes of twenty classes, and "your folder" here
-# > is one in a style that it never saw, drawn from the same classes. What five background words are worth
-# > on your photographs is not measured here; the mechanism is the same, the number will be another. The
+# > is one in a style that it never saw, drawn from the same classes. What background words are
+# > worth on your photographs is not measured here, and why they help is not settled by one exercise. The
 # > limit of a tag, the uncertainty and the words were looked at on validation pictures.
 #
 # **Think.** Your pictures are X-ray images. Is a real CLIP enough?
@@ -524,7 +532,7 @@ print("warning:", told[0].message if told else "none: this CLIP has seen photogr
 #
 # - **Five lines.** Words, a folder without labels, `fit`, `tag_images`.
 # - **Your words.** A class is the mean of its names in templates. Background words take the patches that
-#   belong to none of your classes: name what is in your pictures, not what is not.
+#   fit none of your classes, and the ranking gains.
 # - **Tags.** Scores rank; they are shares and shrink as words are added. A limit buys precision with
 #   recall, and is chosen on labelled pictures.
 # - **Sharing.** One small file, one command, one contact sheet; the least sure pictures come first.

@@ -30,9 +30,11 @@ def check_vector(answer: Any) -> None:
 
 def check_prediction(answer: Any, there: float, absent: float) -> None:
     """What background words are worth that name nothing in the pictures."""
-    right = "a" if absent >= there else "b" if absent > there / 2 else "c"
-    wrong = {x: f"{absent:+.1f} points, not {there:+.1f}." for x in "abc" if x != right}
-    why = "A background word is worth what it takes away: name what the pictures show."
+    right = "a" if absent >= there / 2 else "b" if absent > 0 else "c"
+    wrong = {
+        x: f"They gave {absent:+.1f} points, the others {there:+.1f}." for x in "abc" if x != right
+    }
+    why = f"{absent:+.1f} points, beside {there:+.1f}."
     check_choice(answer, right, wrong, "Exercise 2", why)
 
 
@@ -43,7 +45,7 @@ def check_rule(answer: Any) -> None:
 
 def check_limit(answer: Any, limits: Sequence[float], quality: Callable) -> None:
     """The lowest limit whose tags are right in 70 of 100 cases."""
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
+    if isinstance(answer, bool) or not isinstance(answer, int | float | np.floating):
         raise CheckFailed(f"Exercise 4: one of the limits is wanted, not {answer!r}.")
     best = next(t for t in limits if quality(t)[0] >= 0.7)
     precision, recall = quality(answer)
