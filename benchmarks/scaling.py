@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import warnings
+from itertools import permutations
 from statistics import median
 
 import common
@@ -26,8 +27,8 @@ def scenes(count: int) -> list:
 
 
 def new_piaa(classes: int) -> PIAA:
-    """For so many classes, the mini world's first."""
-    names = [*VOC_CLASSES, *(f"thing {i}" for i in range(classes))][:classes]
+    """For so many classes, the mini world's first, then made-up ones, such as "cat dog"."""
+    names = [*VOC_CLASSES, *map(" ".join, permutations(VOC_CLASSES, 2))][:classes]
     return PIAA(names, load_backbone(device="cpu"), progress=False)
 
 
