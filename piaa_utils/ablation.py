@@ -95,6 +95,12 @@ class Row(NamedTuple):
         return paa(logits, cls, text, self.scales)
 
 
+def scales_of(backbone: Backbone, encoder: str) -> Scales:
+    """The scales chosen for an encoder of this model; where there are none, the model's."""
+    own = backbone.constants.get("scales_of", {}).get(encoder)
+    return backbone.scales._replace(**own) if own else backbone.scales
+
+
 def ladder(scales: Scales, constants: dict[str, Any]) -> dict[str, Row]:
     """All rows by name, with the scales of a model: ``backbone.scales``, ``backbone.constants``.
 
@@ -104,14 +110,15 @@ def ladder(scales: Scales, constants: dict[str, Any]) -> dict[str, Row]:
     alone = Scales(s=constants.get("cls_alone", scales.s))
     text = Scales(T=1 / constants.get("text", SELECTION_SCALE))  # softmax(60 cos)
     papers = Scales(T=scales.T)  # s = 80, m = 200
+    own = constants.get("scales_of", {})
     rows = (
         Row(ROWS[0], None, None, alone, "cls"),
         Row(ROWS[1], "vanilla", None, text, "max"),
         Row(ROWS[2], "scclip", None, text, "max"),
         Row(ROWS[3], "scclip", Recipe(), scales, "max"),
         Row(ROWS[4], "scclip", Recipe(), scales, "paa"),
-        Row(ROWS[5], "sclip", Recipe(), scales, "paa"),
-        Row(ROWS[6], "itaclip", Recipe(), scales, "paa"),
+        Row(ROWS[5], "sclip", Recipe(), scales._replace(**own.get("sclip", {})), "paa"),
+        Row(ROWS[6], "itaclip", Recipe(), scales._replace(**own.get("itaclip", {})), "paa"),
         Row(ROWS[7], "scclip", MASKS, scales, "paa"),
         Row(PAPERS[0], "scclip", Recipe(), papers, "paa"),
         Row(PAPERS[1], None, None, papers, "cls"),

@@ -1,10 +1,8 @@
 """Turn a training checkpoint into the open_clip model that ships in data/mini_clip.
 
-    python data/build/export.py ART RUN data/mini_clip [EARLIER SHARE]
+    python data/build/export.py ART RUN data/mini_clip [FACTOR]
 
-With EARLIER, the folder of an earlier checkpoint of the same run, and SHARE the weights are mixed:
-1 - SHARE of RUN's and SHARE of EARLIER's. Between the stages "annealed" and "captions alone" that
-trades what [CLS] knows of small things against what the patches know better.
+FACTOR enlarges what the last block adds once more, as the third stage of the training did.
 
 Puts the trained tokens back in their places of CLIP's vocabulary (the others are zero: a
 word never heard says nothing), pads the text positions back to 77, and stores half precision.
@@ -18,18 +16,12 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 from scenes import Art
-from train import CONTEXT, Vocabulary, model_config
+from train import CONTEXT, Vocabulary, enlarge_last_block, model_config
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)["model"]
-
-
-def main(art_folder: Path, run: Path, out: Path, earlier: Path | None = None, share=0.0) -> None:
-    trained = weights(run)
-    if earlier is not None:
-        other = weights(earlier)
-        trained = {k: torch.lerp(v, other[k], float(share)) for k, v in trained.items()}
+def main(art_folder: Path, run: Path, out: Path, enlarge=1.0) -> None:
+    checkpoint = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    trained = checkpoint["model"]
     ids = Vocabulary(Art.load(art_folder).concepts).ids
     config = model_config(49408, 77)
     state = open_clip.CLIP(**config).state_dict()
@@ -42,6 +34,10 @@ def main(art_folder: Path, run: Path, out: Path, earlier: Path | None = None, sh
             state[name][CONTEXT:] = 0
         elif name != "attn_mask":
             state[name] = tensor
+    model = open_clip.CLIP(**config)
+    model.load_state_dict({**model.state_dict(), **state})
+    enlarge_last_block(model.visual, float(enlarge))
+    state = model.state_dict()
     out.mkdir(parents=True, exist_ok=True)
     half = {k: v.half().contiguous() for k, v in state.items() if k != "attn_mask"}
     save_file(half, out / "model.safetensors")
@@ -51,4 +47,4 @@ def main(art_folder: Path, run: Path, out: Path, earlier: Path | None = None, sh
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:5]), *sys.argv[5:])
+    main(*map(Path, sys.argv[1:4]), *sys.argv[4:5])
