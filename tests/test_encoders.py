@@ -325,6 +325,7 @@ def test_outliers_are_above_the_quantile_of_their_own_image():
         assert expected.sum() == 5
         assert outliers[image].tolist() == expected.tolist()
         assert outliers[image, lonely].all()
+    assert not lof_outliers(torch.zeros(1, 49, 8)).any()  # none is above where all are alike
 
 
 def naive_fill(tokens, outliers, side):
