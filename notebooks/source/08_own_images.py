@@ -81,7 +81,7 @@ from piaa_utils.plots import PALETTE, square, subplots
 def gallery(found, indices):
     """Pictures with their tags and scores above them, three a row."""
     rows = -(-len(indices) // 3)
-    figure, axes = subplots(rows, 3, size=(9.6, 4.2 * rows), squeeze=False)
+    figure, axes = subplots(rows, 3, size=(9.6, 4.7 * rows), squeeze=False)
     said = []
     for ax in axes.flat:
         ax.axis("off")
@@ -89,7 +89,7 @@ def gallery(found, indices):
         ax.imshow(np.asarray(square(found.images[i])))
         score = dict(zip(found.classes, found.scores[i], strict=True))
         lines = [f"{tag} {score[tag]:.3f}" for tag in found.tags[i]] or ["no tag"]
-        ax.set_title("\n".join(lines + [""] * (3 - len(lines))), fontsize="medium")
+        ax.set_title("\n".join(lines + [""] * (3 - len(lines))), fontsize="small")
         said.append(", ".join(lines))
     figure.alt_text = f"Pictures with their tags and scores: {'; '.join(said)}."
     return figure
@@ -139,9 +139,9 @@ print({n: f"{value:.1f}" for n, value in mAP.items()})
 figure, ax = subplots(size=(9, 5))
 ax.plot(list(mAP), list(mAP.values()), "o-", color=PALETTE[0], markersize=12)
 for n, value in mAP.items():
-    ax.annotate(f"{value:.1f}", (n, value), (0, 14), textcoords="offset points", ha="center")
+    ax.annotate(f"{value:.1f}", (n, value), (-6, 14), textcoords="offset points", ha="right")
 ax.set(xticks=list(mAP), xlabel="background words", ylabel="mAP of the seven classes (%)")
-ax.margins(0.08, 0.2)
+ax.margins(0.12, 0.2)
 figure.alt_text = "mAP by the number of background words: " + ", ".join(
     f"{n} words {value:.1f}" for n, value in mAP.items()
 )
@@ -326,7 +326,7 @@ for name, values, colour in (("precision", precision, 0), ("recall", recall, 1))
     ax.plot(limits, values, ("o-", "s-")[colour], color=PALETTE[colour])
     ax.annotate(name, (limits[-1], values[-1]), (10, 0), textcoords="offset points", va="center",
                 color=PALETTE[colour])  # fmt: skip
-ax.set(xlabel="lowest score of a tag, in even shares", ylabel="share", ylim=(0, 1))
+ax.set(xlabel="lowest score of a tag, in even shares", ylabel="share", ylim=(0, 1.05))
 ax.margins(x=0.2)
 figure.alt_text = (
     f"Precision from {precision[0]:.2f} at an even share to {precision[-1]:.2f} at "
