@@ -6,6 +6,7 @@ import copy
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ def check_array(answer: object, expected: object, what: str, tolerance: float = 
 
 
 def check_number(
-    answer: object, expected: float, what: str, tolerance: float = 1e-3, hint: str = ""
+    answer: Any, expected: float, what: str, tolerance: float = 1e-3, hint: str = ""
 ) -> None:
     """Compare one number with the right one, within `tolerance` (absolute).
 

@@ -35,7 +35,7 @@ def explorer(
         if not len(values):
             raise ValueError(f"The explorer's control {name!r} has no values to choose from.")
         words = list(values) if isinstance(values, Mapping) else None
-        values = list(values.values() if words else values)
+        values = list(values.values() if isinstance(values, Mapping) else values)
         numbers = not words and all(isinstance(v, int | float) for v in values)
         kind = widgets.SelectionSlider if numbers else widgets.Dropdown
         more = {"continuous_update": False} if numbers else {}

@@ -179,7 +179,8 @@ def ready(config: Config, split: str = "learn", encoder: str = "scclip") -> PIAA
     return piaa.fit_bank(bank(config, split, encoder))
 
 
-class Scene(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Scene:
     """The scene that notebooks follow."""
 
     split: str
