@@ -247,10 +247,9 @@ print(format_result(result))
 # %% [markdown]
 # Forty pictures give wide intervals, and most rows cannot be told apart: the run shows that the
 # machinery works. Its last lines say why none of these numbers may stand beside the paper's. The notes
-# above are Stage I's and Stage II's own, and they explain the row that falls: a class for which
-# Stage II keeps no patch goes back to its text vector, and if that happens to most classes, most of what
-# was learned is lost (notebook 04). If Stage II keeps nothing at all, the authors' code crashes; here
-# Stage I's classifier stays, and a note says so.
+# above are Stage I's and Stage II's own: a class for which Stage II keeps no patch goes back to its
+# text vector, and what was learned of it is lost (notebook 04). If Stage II keeps nothing at all, the
+# authors' code crashes; here Stage I's classifier stays, and a note says so.
 
 # %%
 for row, said in result["reports"].items():
