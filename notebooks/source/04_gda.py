@@ -11,7 +11,7 @@
 #
 # <!-- badges -->
 #
-# **In the style that CLIP never saw, the patches of CLIP's own last block give 65 mAP when the words
+# **In the style that CLIP never saw, the patches of CLIP's own last block give 66 mAP when the words
 # read them, and 75 when a classifier reads them that was learned without a single label.**
 #
 # After this notebook you can
@@ -107,7 +107,7 @@ def best_patch(logits, T):
     return evidence(posterior(logits, T))
 
 
-reads = {}
+reads, leads = {}, {}
 for style, reader in readers.items():
     x, y = seen[style].patches["vanilla"], seen[style].labels
     oracle = learn_from_masks(learn[style].patches["vanilla"], learn[style].truth, text)
@@ -116,35 +116,30 @@ for style, reader in readers.items():
     learned, roof = (best_patch(x @ r.W + r.b, config.scales.T) for r in (reader, oracle))
     named = {"words": words, "classifier": learned, "oracle": roof}
     reads[style] = {name: interval(y, scores) for name, scores in named.items()}
-    lead = interval(y, learned, words)
+    leads[style] = interval(y, learned, words)
     said = ", ".join(f"{name} {at.point:.0f}" for name, at in reads[style].items())
-    print(f"{style}, vanilla patches, mAP: {said}; classifier - words {lead}")
-    config.claim(
-        lead.above_zero and lead.point > 4,
-        f"{reads[style]['classifier'].point:.1f} mAP read by the classifier, "
-        f"{reads[style]['words'].point:.1f} by the words",
-    )
+    print(f"{style}, vanilla patches, mAP: {said}; classifier - words {leads[style]}")
+there, here = leads["unseen style"], leads["seen styles"]
+config.claim(
+    there.above_zero and there.point > 4 and there.point > here.point,
+    f"the classifier leads the words by {there.point:.1f} in the unseen style, {here.point:.1f} in the "
+    "seen ones",
+)
 
 # %%
-from piaa_utils.plots import PALETTE, subplots
+from piaa_utils.plots import PALETTE, ablation_figure, subplots
 
-figure, ax = subplots(1, 1, size=(11, 4))
-for y, readings in enumerate(reads.values()):
-    for colour, (name, at) in zip(("0.35", PALETTE[1], PALETTE[2]), readings.items(), strict=True):
-        ax.plot([at.low, at.high], [y, y], color=colour, linewidth=5, alpha=0.4)
-        ax.plot(at.point, y, "o", color=colour, markersize=14)
-        words = f"{name} {at.point:.0f}"
-        ax.annotate(words, (at.point, y - 0.15), color=colour, ha="center", va="bottom")
-ax.set_yticks(range(len(reads)), reads)
-ax.set(ylim=(1.5, -0.7), xlabel="mAP of vanilla patches, 95 % intervals")
-figure.alt_text = "mAP of vanilla patches by their reader. " + "; ".join(
-    f"{style}: {', '.join(f'{name} {at.point:.0f}' for name, at in readings.items())}"
+lines = [
+    {"name": name, "set": style, "value": at.point, "low": at.low, "high": at.high}
     for style, readings in reads.items()
-)
-figure
+    for name, at in readings.items()
+]
+ablation_figure(lines, "mAP of vanilla patches (%)")
 
 # %% [markdown]
-# The same embeddings, two readers. The patches knew; the words could not read it.
+# The same embeddings, two readers. In the unseen style the patches knew what the words could not read.
+# In the seen styles the words read better, and the classifier's lead may be chance: look at the interval
+# that the cell printed.
 #
 # Here are the scene that we follow, and one in a style that CLIP was trained on. A coloured patch names
 # a class of the picture, in the colour of its name; a grey one names something else.
@@ -152,14 +147,17 @@ figure
 # %%
 scenes = {style: follow(config, f"val{tail}") for style, tail in STYLES.items()}
 rows = []
-for style, (split, index, classes, _) in scenes.items():
-    x, reader = seen[style].patches["vanilla"][index], readers[style]
+for style, scene in scenes.items():
+    x, reader = seen[style].patches["vanilla"][scene.index], readers[style]
     named = [(x @ text.T).argmax(-1), (x @ reader.W + reader.b).argmax(-1)]
-    rows.append((config.split(split), index, classes, named))
+    rows.append((config.split(scene.split), scene.index, scene.classes, named))
 figures.named_scenes(rows, ["read by the words", "read by the classifier"])
 
 # %% [markdown]
-# **What to look for.** SCENETEXT
+# **What to look for.** In the middle the colours are swapped: the words put *person* on the cat and
+# *cat* on the person, and the plant on the screen. That is entanglement, read aloud. On the right there
+# is less colour, but where it lies on an object it is mostly the right one: person, bottle and plant have
+# found themselves. The largest objects stay unnamed. The classifier is better, and no oracle.
 #
 # ## 2 · The question: circles or ellipses?
 #
@@ -378,8 +376,9 @@ table.map(lambda v: v if isinstance(v, str) else f"{v:.1f}")
 
 # %% [markdown]
 # **What to look for.** Read the first two rows: the same embeddings are kept, and only the chooser
-# differs. Vanilla's own words choose badly, and the classifier learns their mistakes. SC-CLIP's choose
-# well, and the classifier goes most of the way to the oracle. Then compare the second row with the
+# differs. Vanilla's own words choose badly, and the classifier knows little more than its teacher.
+# SC-CLIP's choose well, and the classifier goes more than half of the way to the oracle. GDA beats
+# nearest mean, so the shape is worth something too. Then compare the second row with the
 # third: once a classifier reads them, the entangled patches of the last block come close to SC-CLIP's,
 # though the words find the one hard to read and the other easy. What untangling gave was, above all,
 # *readability by the words*.
@@ -387,7 +386,7 @@ table.map(lambda v: v if isinstance(v, str) else f"{v:.1f}")
 # %%
 own, other, untangled = (lines[k] for k in lines)
 config.claim(
-    other["GDA"] > own["GDA"] + 5,
+    other["GDA"] > own["GDA"] + 3,
     f"vanilla kept: {other['GDA']:.1f} mAP if SC-CLIP's words choose, {own['GDA']:.1f} if its own do",
 )
 config.claim(
@@ -484,23 +483,28 @@ e04.check_prediction(prediction, points["seen styles", "scclip"])
 # the bank.
 
 # %%
-figure, axes = subplots(1, 2, size=(15, 6.2), sharex=True, sharey=True)
+figure, axes = subplots(1, 2, size=(15, 6.5), sharex=True, sharey=True)
+reach = np.array([-3, max(p["head-room"] for p in points.values()) + 6])
 for ax, style in zip(axes, ("seen styles", "unseen style"), strict=True):
     ax.axhline(0, color="0.6", zorder=0)
-    for (place_of, name), at in points.items():
-        if place_of == style:
-            colour = PALETTE[1] if "chosen" in name else PALETTE[0]
-            ax.plot(at["head-room"], at["gain"], "o", color=colour, markersize=13)
-            where = (at["head-room"], at["gain"])
-            words = f"{name} {at['purity']:.2f}"
-            ax.annotate(words, where, (10, -8), textcoords="offset points", va="top", color=colour)
-    ax.set(title=style, xlabel="head-room (points of mAP)")
-reach = [min(0, *(p["head-room"] for p in points.values())) - 1] + [
-    max(p["head-room"] for p in points.values()) + 7
-]
-for ax in axes:
     ax.plot(reach, reach, "--", color="0.5", zorder=0)
-    ax.set_xlim(reach)
+    of_style = [
+        (p["head-room"], p["gain"], p["purity"], n) for (s, n), p in points.items() if s == style
+    ]
+    for rank, (x_at, y_at, pure, name) in enumerate(sorted(of_style)):
+        colour = PALETTE[1] if "chosen" in name else PALETTE[0]
+        below = -25 if "chosen" in name else (-30, 22, -58, -30, -30)[rank]
+        ax.plot(x_at, y_at, "o", color=colour, markersize=13)
+        ax.annotate(
+            f"{name} {pure:.2f}",
+            (x_at, y_at),
+            (4, below),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": "0.7"},
+        )
+    ax.set(title=style, xlabel="head-room (points of mAP)", xlim=reach, ylim=(-10, 12))
 axes[0].set_ylabel("gain of the classifier (points)")
 figure.alt_text = "Gain against head-room, in points of mAP. " + "; ".join(
     f"{style}, {' '.join(name.split())}: head-room {p['head-room']:.1f}, gain {p['gain']:+.1f}, purity "
@@ -511,37 +515,38 @@ print(figure.alt_text.replace("; ", "\n"))
 figure
 
 # %% [markdown]
-# **What to look for.** No point lies far above the dashed line: nobody wins more than there is. Where
-# the words already read what an oracle reads, as with SC-CLIP in the seen styles, the classifier has
-# nothing to win and may cost a little. Where there is head-room but the bank is impure, as for vanilla
-# on its own, it loses: the pupil learns its teacher's errors. It pays where there is head-room **and**
-# a good chooser. That is the orange point, in both styles.
+# **What to look for.** No point lies far above the dashed line: nobody wins more than there is. In the
+# seen styles there is little head-room, and an encoder that teaches itself (blue) *loses* points; SC-CLIP,
+# whose words already read what an oracle reads, has nothing to win. In the unseen style there is
+# head-room, and yet each blue point wins only a little of it. The pupil learns its teacher's errors, and
+# what the teacher knows it need not learn. The classifier pays where there is head-room **and** a
+# chooser that knows better than the words on the kept patches: that is the orange point.
 
 # %%
-for style in ("seen styles", "unseen style"):
+for style in STYLES:
     best, alone = points[style, "vanilla, chosen\nby scclip"], points[style, "vanilla"]
     config.claim(
-        best["gain"] > 5 and best["gain"] > alone["gain"] + 5,
+        best["gain"] > alone["gain"] + 3 and best["gain"] > 0,
         f"{style}: {best['gain']:+.1f} points of {best['head-room']:.1f} where SC-CLIP chooses, "
         f"{alone['gain']:+.1f} where vanilla chooses for itself",
     )
 little = points["seen styles", "scclip"]
 config.claim(
     little["head-room"] < 4 and little["gain"] < 2,
-    f"SC-CLIP, seen styles: head-room {little['head-room']:+.1f}, gain {little['gain']:+.1f}: it does not pay",
+    f"SC-CLIP, seen styles: head-room {little['head-room']:+.1f}, gain {little['gain']:+.1f}: no pay",
 )
 
 # %% [markdown]
-# In the paper the same encoder chooses and is kept. For the followed scene that is the last point
-# of the right panel: SC-CLIP's patches, read by the words and by PVCL's classifier.
+# In the paper the same encoder chooses and is kept, as in the blue points. Here are SC-CLIP's patches of
+# the followed scene, read by the words and by that classifier: much the same, as the small gain said.
 
 # %%
 own = fill("unseen style", "scclip", "scclip")
 W, b, _ = Recipe().learn(own, text)
-split, index, classes, _ = scenes["unseen style"]
-x_scene = target.patches["scclip"][index]
+scene = scenes["unseen style"]
+x_scene = target.patches["scclip"][scene.index]
 named = [(x_scene @ text.T).argmax(-1), (x_scene @ W + b).argmax(-1)]
-row = (config.split(split), index, classes, named)
+row = (config.split(scene.split), scene.index, scene.classes, named)
 figures.named_scenes([row], ["SC-CLIP, the words", "SC-CLIP, the classifier"])
 
 # %% [markdown]
@@ -612,11 +617,16 @@ for T in (100.0, 1.0, 0.01):
         "mAP": map_of(V, a, "scclip"),
     }
 best = max(line["mAP"] for name, line in stage.items() if "T =" in name)
+vocs = stage["released, T = 100"]
 alone = stage["Stage I alone"]["mAP"]
 config.claim(
     alone > best - 1.5, f"Stage I alone {alone:.1f} mAP, the best of Stages II, III {best:.1f}"
 )
-pd.DataFrame(stage).T.round(1)
+config.claim(
+    vocs["mAP"] < alone - 3,
+    f"T = 100, as for VOC: {vocs['mAP']:.1f} mAP, with {vocs['classes left empty']} classes left empty",
+)
+pd.DataFrame(stage).T.round(1).astype({"rows": int, "classes left empty": int})
 
 # %% [markdown]
 # A class that is left empty falls back to its text vector, on the other side of the modality gap
@@ -631,8 +641,9 @@ pd.DataFrame(stage).T.round(1)
 #   $s = D/(n-1+D)$ shrinks much for few rows, little for many, and needs no tuning.
 # - **Three roles.** Who chooses, who is kept, who reads. SC-CLIP is a good chooser; and the classifier
 #   reads even entangled patches well, which the words cannot.
-# - **Where it pays.** Where there is head-room and the chooser is good. In the seen styles the words
-#   already read SC-CLIP's patches as well as an oracle, and there is nothing to win.
+# - **Where it pays.** Where there is head-room and a chooser that knows better. In the seen styles the
+#   words already read SC-CLIP's patches as well as an oracle, and the classifier costs points; in the
+#   unseen style an encoder that teaches itself wins a little.
 # - **Stage II.** Where $q$ saturates, a class keeps all or nothing, by arithmetic.
 #
 # **In the paper**: patch-based visual classifier learning (PVCL), Stages I to III; here
