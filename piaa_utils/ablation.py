@@ -168,7 +168,7 @@ def measure(backbone: Backbone, cache: Path) -> tuple[Scores, plots.Figure]:
             if measured_on != split:
                 continue
             names = classes()
-            text = backbone.encode_text(names)
+            text = backbone.encode_text(names).cpu()  # as the features
             truth = patch_truth(mini_scenes(source, names), backbone.grid, backbone.image_size)
             learned: dict[tuple, Learned | None] = {}
             for name, row in rows.items():

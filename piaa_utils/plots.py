@@ -208,7 +208,8 @@ def row_of_maps(
     Examples
     --------
     >>> maps = np.eye(2)[None] * [[[1]], [[0.5]]]
-    >>> print(row_of_maps(Image.new("RGB", (9, 9)), maps, ["cat", "dog"]).alt_text)
+    >>> figure = row_of_maps(Image.new("RGB", (9, 9)), maps, ["cat", "dog"])
+    >>> print(figure.alt_text)  # doctest: +NORMALIZE_WHITESPACE
     A picture, beside it heat maps of its patches: cat, up to 1.00, highest at the top left; dog,
     up to 0.50, highest at the top left.
     """

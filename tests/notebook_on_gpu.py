@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from pretend_gpu import PretendGPU
 
 from piaa_utils import backbone, pipeline, reproduce
-from piaa_utils.lessons import config
+from piaa_utils.lessons import lesson
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -22,10 +22,10 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 def main(kind: str, name: str) -> None:
     gpu, load = PretendGPU(kind), backbone.load_backbone
 
-    def load_onto_gpu(name=None, weights=None, device=None, **options):
-        return gpu.move(load(name or backbone.MINI, weights, "cpu", **options))
+    def load_onto_gpu(name=None, weights=None, device=None, *more, **options):
+        return gpu.move(load(name or backbone.MINI, weights, "cpu", *more, **options))
 
-    for module in (config, pipeline, reproduce):
+    for module in (lesson, pipeline, reproduce):
         module.load_backbone = load_onto_gpu
     reproduce.device_name = str
     torch.cuda._lazy_init = lambda: None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from piaa_utils import plots
-from piaa_utils.aggregation import cls_scores
+from piaa_utils.aggregation import cls_scores, posterior
 from piaa_utils.backbone import Backbone, load_backbone
 from piaa_utils.classifier import Learned, Recipe
 from piaa_utils.files import data_dir
@@ -204,25 +204,29 @@ def follow(config: Config, split: str = "val_unseen") -> Scene:
     """The scene that the notebooks follow, chosen by a rule.
 
     Of the pictures of `split` with three or more classes whose smallest covers 2 to 12 patches: the
-    ones where that class is not among [CLS]'s n best (n classes are there) and is among PIAA's; of
-    those, where the smallest is largest. How many there are of each kind, notebook 00 prints.
+    ones where that class is not among [CLS]'s n best (n classes are there), and is among PIAA's with
+    its highest patch on it; of those, the one most of whose classes PIAA names, and then the one
+    whose smallest is largest. How many there are of each kind, notebook 00 prints.
     """
     data, part = config.split(split), features(config, split)
     piaa = ready(config, "learn_unseen" if "unseen" in split else "learn")
     scores = {
-        "cls": cls_scores(part.cls, config.text, config.scales.s),
+        "cls": cls_scores(part.cls, config.text, 1.0),  # only the order counts
         "piaa": piaa.score_features(part.patches["scclip"], part.cls).cpu(),
     }
     size = areas(data, config.backbone_.grid)
-    found: list[tuple[float, Scene]] = []
+    g = posterior(piaa.decision_function(part.patches["scclip"]), config.scales.T)
+    found: list[tuple[float, float, Scene]] = []
     for i, row in enumerate(size):
         there = np.argsort(-row)[: int((row > 0).sum())]
         if len(there) < 3 or not 2 <= row[there[-1]] < PATCHES_MOST:
             continue
         best = {who: set(s[i].topk(len(there)).indices.tolist()) for who, s in scores.items()}
-        if there[-1] in best["piaa"] - best["cls"]:
-            found.append((row[there[-1]], Scene(split, i, there.tolist(), int(there[-1]))))
-    return max(found)[1]
+        c = int(there[-1])
+        if c in best["piaa"] - best["cls"] and part.truth[i, int(g[i, :, c].argmax())] == c:
+            named = len(best["piaa"] & set(there.tolist())) / len(there)
+            found.append((named, row[c], Scene(split, i, there.tolist(), c)))
+    return max(found)[-1]
 
 
 def versions() -> str:
