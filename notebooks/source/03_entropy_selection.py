@@ -82,9 +82,9 @@ for style, tail in {"unseen style": "_unseen", "seen styles": ""}.items():
 figures.named_scenes(rows, ["what each patch names", "the surest fifth"])
 
 # %% [markdown]
-# **What to look for.** Most of the background went, and what is left names the right class more often
-# than what went. But not always: a grey patch on an object is surely wrong, and the sky beside a bird
-# can be surely "bird". A single picture is also a poor place to be choosy:
+# **What to look for.** Much of the background went, and what is left names the right class more often
+# than what went. But not always: a patch can be sure and wrong, such as the cat that the words see in
+# the seat of the chair. A single picture is also a poor place to be choosy:
 # this scene must give a fifth, however unsure its best patches are. So the sieve of PIAA does not work
 # picture by picture. For each class it keeps the 512 surest patches of *all* pictures to learn from;
 # most pictures give none, and these two scenes might not give one either.
