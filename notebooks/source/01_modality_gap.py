@@ -11,8 +11,8 @@
 #
 # <!-- badges -->
 #
-# **In the style that CLIP never saw, the words read 26 per cent of the object patches of CLIP's last
-# block right; a classifier of the same form, learned from patches, reads 70 per cent of the very same
+# **In the style that CLIP never saw, the words read 32 per cent of the object patches of CLIP's last
+# block right; a classifier of the same form, learned from patches, reads 76 per cent of the very same
 # ones: the patches know more than a text vector can ask.**
 #
 # After this notebook you can
@@ -98,8 +98,8 @@ for split, scene in scenes.items():
 figures.named_scenes(rows, ["the words", "the oracle"])
 
 # %% [markdown]
-# In the middle the patches name nothing that is there. On the right, *the same vectors* name their
-# objects. So the knowledge is in the patches, and the words do not get at it. Over all pictures:
+# In the middle the names have little to do with the outlines. On the right, *the same vectors* name
+# most of their objects. So the knowledge is in the patches, and the words do not get at it. Over all pictures:
 
 # %%
 from piaa_utils.metrics import patch_accuracy
@@ -423,9 +423,8 @@ for encoder, c in curves.items():
     )
 
 # %% [markdown]
-# **What to look for.** At one gap the gap is closed, and the words read no more right than before; of
-# SC-CLIP's patches rather fewer. Only the lengths $n_c$ change anything, since they differ a little
-# from class to class. So the gap *as such*, the part that
+# **What to look for.** At one gap the gap is closed, and the words read no more right than before. Only
+# the lengths $n_c$ change anything, since they differ a little from class to class. So the gap *as such*, the part that
 # all classes share, does little harm to an argmax. Then what does?
 #
 # ## 5 · A text vector is a poor classifier

@@ -12,7 +12,7 @@
 # <!-- badges -->
 #
 # **In the style that CLIP never saw, the patch that fits an object's word best lies on that object
-# for 8 per cent of the objects when patches leave CLIP's own last block, and for 57 per cent when
+# for 8 per cent of the objects when patches leave CLIP's own last block, and for 61 per cent when
 # they leave SC-CLIP's: the same weights, the same words.**
 #
 # After this notebook you can
@@ -78,17 +78,34 @@ for split, scene in scenes.items():
 figures.named_scenes(rows, ["CLIP's own last block", "SC-CLIP's"])
 
 # %% [markdown]
-# In the middle the objects are nowhere to be seen. On the right each object has its colour, more
-# or less. Nothing was trained between the two columns; only the last of twelve blocks was computed
-# in another way.
-#
-# One picture proves nothing, so count over all pictures of both splits. Three measures, from
-# strict to fine. Each takes the cosines of all patches with all words.
+# In the middle the outlines might as well not be there: patches of one object name different things,
+# and one name runs across several objects. On the right the names follow the outlines, those of the
+# smallest objects too. Not everywhere: the chair is read as a neighbour of it, one of two cats as the
+# bird before it. Some of that is the *words'* failure, and notebook 04 takes it up.
+# Nothing was trained between the two columns; only the last of twelve blocks was computed in another
+# way. Object by object:
+
+# %%
+for split, scene in scenes.items():
+    truth = torch.from_numpy(seen[split].truth[scene.index])  # [N], below 0: no object
+    print(split)
+    for c in scene.classes:
+        said = []
+        for name in shown:
+            x = seen[split].patches[name][scene.index][truth == c]
+            votes = (x @ config.text.T).argmax(-1).bincount(minlength=len(config.text))
+            most = config.class_names[int(votes.argmax())]
+            said.append(f"{name} mostly {most}, {int(votes.max())} of {len(x)} patches")
+        print(f"  {config.class_names[c]}: {'; '.join(said)}")
+
+# %% [markdown]
+# One picture proves nothing, so count over all pictures of both splits. How well a word fits a patch
+# is PIAA's own $p = \operatorname{softmax}_c(60\, x \cdot t_c)$ over all words. Three measures:
 #
 # - **Peak on the object**: of all objects' classes, the share whose highest patch lies on the object.
 # - **Accuracy**: of the patches on objects, the share that names its own object.
 # - **Within-picture AUC**: take one class, one patch on its object and one patch elsewhere in the
-#   same picture; how often has the first the higher cosine? A coin says 0.5.
+#   same picture; how often has the first the higher p? A coin says 0.5.
 
 # %%
 import pandas as pd
@@ -103,8 +120,8 @@ measures = {
 read = {}
 for split, part in seen.items():
     for name in ENCODERS:
-        cosines = part.patches[name] @ config.text.T  # [n, N, C]
-        read[split, name] = {m: f(cosines, part.truth) for m, f in measures.items()}
+        p = (60 * part.patches[name] @ config.text.T).softmax(-1)  # [n, N, C]
+        read[split, name] = {m: f(p, part.truth) for m, f in measures.items()}
 table = pd.DataFrame(read).T
 peak = table["peak"]
 was, now = (100 * peak["val_unseen", name] for name in shown)
@@ -343,13 +360,18 @@ for split in seen:
         bool((vanilla < sclip_row).all() and (sclip_row < scclip_row).all()),
         f"{split}: vanilla < SCLIP < SC-CLIP in all three measures",
     )
+    best = table.loc[split].idxmax()
+    config.claim(
+        best["accuracy"] == "scclip",
+        f"{split}: of all six SC-CLIP has the best accuracy",
+    )
 
 # %% [markdown]
-# **What to look for.** Vanilla stands near the coin: within a picture the words hardly know on from
-# off the object, or even prefer the places beside it. MaskCLIP, which only forbids a patch to look
-# elsewhere, is a long step; letting like attend to like is another. SC-CLIP is ahead in everything,
-# in both styles. And all of them read the unseen style less well. There the words themselves fail
-# (notebook 01), and no encoder mends that; notebook 04 will.
+# **What to look for.** Vanilla is worse than a coin: within a picture the words prefer the places
+# beside the object. MaskCLIP, which only forbids a patch to look
+# elsewhere, is a long step: the harm was in the looking. Among the four in the middle the measures do
+# not agree who is best. SC-CLIP reads the most patches right, in both styles. And all of them read
+# the unseen style less well. There the words themselves fail (notebook 01), and no encoder mends that.
 #
 # ## 5 · SC-CLIP, step by step
 #
@@ -469,8 +491,7 @@ config.claim(
 
 # %% [markdown]
 # The scene's smallest object, the one that [CLS] misses. How likely do the words find it in each
-# patch? The probability is $p = \operatorname{softmax}_c(60\, x \cdot t_c)$ over all classes, as in
-# notebook 03. One scale of colours; the object is outlined.
+# patch? One scale of colours for p; the object is outlined.
 
 # %%
 small = scene.smallest
@@ -533,7 +554,7 @@ few_truth = seen["val"].truth[:few]
 def measured_with(constants, measure=patch_accuracy):
     """A measure of the few pictures, with SC-CLIP's constants as given."""
     x = F.normalize(scclip_head(clip, trunk, constants), dim=-1).cpu()
-    return measure(x @ config.text.T, few_truth)
+    return measure((60 * x @ config.text.T).softmax(-1), few_truth)
 
 
 print(
@@ -605,19 +626,18 @@ print(figure.alt_text.replace("; ", "\n"))
 figure
 
 # %%
-by_beta, by_share = curves["beta", "accuracy"], curves["cls_share", "AUC"]
+by_beta, by_share = curves["beta", "accuracy"], curves["cls_share", "accuracy"]
 config.claim(
-    by_beta[own.beta] > by_beta[0.0] + 0.03 and by_share[own.cls_share] > by_share[0.0],
-    f"accuracy {by_beta[own.beta]:.2f}, without a threshold {by_beta[0.0]:.2f}; "
-    f"AUC {by_share[own.cls_share]:.2f}, without [CLS] {by_share[0.0]:.2f}",
+    by_beta[own.beta] > by_beta[0.0] + 0.03 and by_share[own.cls_share] > by_share[1.0],
+    f"accuracy {by_beta[own.beta]:.2f}; without a threshold {by_beta[0.0]:.2f}; "
+    f"with a whole [CLS] {by_share[1.0]:.2f}",
 )
 
 # %% [markdown]
 # **What to look for.** Without a threshold every patch becomes the mean of the whole picture, and
-# accuracy falls. Without [CLS] the AUC falls: the words were trained on [CLS], and a share of it
-# brings the patches to where the words are. A whole [CLS] is too much again: all patches start to
-# speak of the same thing. Take this with you: a constant that was chosen inside a network belongs to
-# that network. `Calibration` holds the three, and `encode(..., calibration=...)` takes others.
+# accuracy falls most. With a whole [CLS] all patches start to speak of the same thing. The gain
+# matters least. Take this with you: a constant that was chosen inside a network belongs to that
+# network. `Calibration` holds the three, and `encode(..., calibration=...)` takes others.
 #
 # > **What this does not show.** The mini world's objects are crisp drawings on plain grounds, and its
 # > tower has 12 narrow blocks. In photographs the encoders lie closer together, real outlier patches
@@ -672,7 +692,7 @@ one_patch("scclip", small_patch)
 # - **S(q) and SCLIP.** Like attends to like: $S(a) = \operatorname{softmax}(a a^\top / \sqrt d)$. It
 #   needs no new weight, and keeps more at home.
 # - **Six encoders.** They differ in the map that mixes the values, and in whether residual and MLP
-#   stay. Vanilla reads within a picture like a coin; SC-CLIP leads in all three measures.
+#   stay. Vanilla reads within a picture worse than a coin; SC-CLIP reads the most patches right.
 # - **SC-CLIP's steps.** Outliers filled; the likes of block 9 averaged and attended to; a share of
 #   [CLS]; early smoothing; once more over the sum of blocks.
 # - **Three constants.** They are sizes of one tower's inside. With the paper's, the mini-CLIP's

@@ -125,7 +125,8 @@ def _name_objects(ax: Axes, mask: Any, there: Sequence[int], names: Sequence[str
         rows, columns = np.nonzero(seen == c)
         if len(rows):
             ax.contour(seen == c, [0.5], colors="white", linewidths=2.5, extent=(0, 1, 0, 1))
-            x, y = columns.mean() / len(seen), rows.mean() / len(seen)
+            far = abs(rows - np.median(rows)) + abs(columns - np.median(columns))
+            x, y = columns[far.argmin()] / len(seen), rows[far.argmin()] / len(seen)
             text = ax.text(x, y, names[c], color=colour, ha="center", va="center", weight="bold")
             text.set(path_effects=HALO, fontsize="medium")
 
