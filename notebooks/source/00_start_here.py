@@ -161,8 +161,9 @@ config.claim(
 # Not by taste. Of the validation pictures in the unseen style, take those with three or more
 # classes whose smallest covers 2 to 12 of the 196 patches. In some of them [CLS] misses that
 # smallest class and PIAA names it; in others it is the other way round. The scene that this series
-# follows is, of the first kind, the one whose smallest object is largest. Count both kinds before
-# you believe in one picture:
+# follows is of the first kind, with PIAA's highest patch for that class on the object; of those, the
+# one most of whose classes PIAA names, and then the one whose smallest object is largest. Count both
+# kinds before you believe in one picture:
 
 # %%
 kinds = {"both name it": 0, "PIAA alone": 0, "[CLS] alone": 0, "neither": 0}
