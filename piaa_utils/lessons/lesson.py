@@ -204,9 +204,9 @@ def follow(config: Config, split: str = "val_unseen") -> Scene:
     """The scene that the notebooks follow, chosen by a rule.
 
     Of the pictures of `split` with three or more classes whose smallest covers 2 to 12 patches: the
-    ones where that class is not among [CLS]'s n best (n classes are there), and is among PIAA's with
-    its highest patch on it; of those, the one most of whose classes PIAA names, and then the one
-    whose smallest is largest. How many there are of each kind, notebook 00 prints.
+    ones where that class is not among [CLS]'s n best (n classes are there), and is among PIAA's
+    with its highest patch on it; of those, the one most of whose classes PIAA names, and then the
+    one whose smallest is largest. How many there are of each kind, notebook 00 prints.
     """
     data, part = config.split(split), features(config, split)
     piaa = ready(config, "learn_unseen" if "unseen" in split else "learn")
