@@ -18,7 +18,10 @@ def cut(M, beta):
 
 
 def test_checks():
-    no_scale, no_heads = lambda a: (a @ a.mT).softmax(-1), lambda a: (a @ a.T / 2).softmax(-1)
+    no_scale, no_heads = (
+        lambda a: (a @ a.mT).softmax(-1),
+        lambda a: (a @ a.transpose(0, -1) / 2).softmax(-1),
+    )
     wrong = {"Divide by √d": no_scale, "Heads: use a.mT": no_heads}
     check_says(e02.check_s, lambda a: (a @ a.mT / a.shape[-1] ** 0.5).softmax(-1), wrong)
     above, divided = lambda M, b: cut(M, b + 1e-4), lambda M, b: cut(M, 0) * (M >= b)

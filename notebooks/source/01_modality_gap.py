@@ -261,7 +261,7 @@ for name, (cosines, colour, height) in kinds.items():
     words = f"{name}: mean {cosines.mean():.2f}"
     axes[0].text(0.02, height, words, color=colour, weight="bold", transform=axes[0].transAxes)
 axes[0].set(xlabel="cosine", ylabel="density", title="Pairs")
-axes[0].set_ylim(top=1.6 * axes[0].get_ylim()[1])
+axes[0].set_ylim(top=2.0 * axes[0].get_ylim()[1])
 for kind, colour, name in ((~is_text, PALETTE[0], "pictures"), (is_text, PALETTE[1], "texts")):
     sns.kdeplot(values[kind], ax=axes[1], color=colour, fill=True, linewidth=3, alpha=0.3)
     place = float(np.median(values[kind]))

@@ -368,10 +368,11 @@ for split in seen:
 
 # %% [markdown]
 # **What to look for.** Vanilla is worse than a coin: within a picture the words prefer the places
-# beside the object. MaskCLIP, which only forbids a patch to look
-# elsewhere, is a long step: the harm was in the looking. Among the four in the middle the measures do
-# not agree who is best. SC-CLIP reads the most patches right, in both styles. And all of them read
-# the unseen style less well. There the words themselves fail (notebook 01), and no encoder mends that.
+# beside the object. MaskCLIP, which only forbids a patch to look elsewhere, is a long step, and its
+# peaks in the unseen style are as good as SC-CLIP's: most of the harm was in the looking. Among the
+# four in the middle the measures do not agree who is best. SC-CLIP reads the most patches right, in
+# both styles. And all of them read the unseen style less well. There the words themselves fail
+# (notebook 01), and no encoder mends that.
 #
 # ## 5 · SC-CLIP, step by step
 #
@@ -635,8 +636,8 @@ config.claim(
 
 # %% [markdown]
 # **What to look for.** Without a threshold every patch becomes the mean of the whole picture, and
-# accuracy falls most. With a whole [CLS] all patches start to speak of the same thing. The gain
-# matters least. Take this with you: a constant that was chosen inside a network belongs to that
+# accuracy falls most. With a whole [CLS] all patches start to speak of the same thing, and a
+# weak gain costs a little too. Take this with you: a constant that was chosen inside a network belongs to that
 # network. `Calibration` holds the three, and `encode(..., calibration=...)` takes others.
 #
 # > **What this does not show.** The mini world's objects are crisp drawings on plain grounds, and its

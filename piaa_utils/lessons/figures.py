@@ -112,7 +112,8 @@ def maps_row(
             ax.plot(*at, "o", markersize=17, mfc="none", mec="white", mew=2.5)
     figure.colorbar(layer, ax=list(axes[0]), label=label, shrink=0.8)
     said = (f"{t}: highest {where_highest(a)}" for t, a in zip(titles, arrays, strict=True))
-    figure.alt_text = f"Heat maps over a picture, {label}. {'; '.join(said)}."
+    what = f"Heat maps of {label}" if label else "Heat maps"
+    figure.alt_text = f"{what} over a picture. {'; '.join(said)}."
     return figure
 
 
