@@ -24,17 +24,19 @@ CLASSES, TILES = ("dog", "bottle", "car"), 10
 GOOD, BAD = "#029e73", "#d55e00"
 
 
-def save(name: str, figures: list, strip: list[int]) -> None:
-    """NAME.gif of all figures, and NAME.png of some of them side by side."""
+def save(name: str, figures: list, strip: list[int], down: bool = False) -> None:
+    """NAME.gif of all figures, NAME.png of some of them: side by side, or one below the other."""
     frames = [Image.open(io.BytesIO(plots.png_bytes(f))).convert("RGB") for f in figures]
     size = frames[0].size
     frames = [frame.resize(size).quantize(128) for frame in frames]
     durations = [900] * (len(frames) - 1) + [2500]
     options = {"save_all": True, "append_images": frames[1:], "loop": 0, "optimize": True}
     frames[0].save(FOLDER / f"{name}.gif", duration=durations, **options)
-    row = Image.new("RGB", (size[0] * len(strip), size[1]), "white")
+    across, below = (1, len(strip)) if down else (len(strip), 1)
+    row = Image.new("RGB", (size[0] * across, size[1] * below), "white")
     for place, i in enumerate(strip):
-        row.paste(frames[i].convert("RGB"), (size[0] * place, 0))
+        at = (0, size[1] * place) if down else (size[0] * place, 0)
+        row.paste(frames[i].convert("RGB"), at)
     row.quantize(128).save(FOLDER / f"{name}.png", optimize=True)
 
 
@@ -89,7 +91,7 @@ def bank_frames(config: Config) -> list:
         total = int(
             np.isin(bank.labels.numpy(), [config.class_names.index(c) for c in CLASSES]).sum()
         )
-        figure.suptitle(f"after {n} pictures: {right} of {total} patches show their class")
+        figure.suptitle(f"{n} pictures: {right} of {total} patches show their class")
         figure.alt_text = f"The bank after {n} pictures."
         out.append(figure)
     return out
@@ -107,4 +109,4 @@ if __name__ == "__main__":
     config = Config()
     save("beta", beta_frames(config), [0, 3, 5, 7, 8])
     frames = bank_frames(config)
-    save("bank", frames, [0, 3, len(frames) - 1])
+    save("bank", frames, [0, 3, len(frames) - 1], down=True)
