@@ -9,6 +9,7 @@ import hashlib
 import html
 import json
 import logging
+import os
 import re
 from importlib.resources import files
 
@@ -62,7 +63,7 @@ WIDE = 88  # characters: longer lines scroll, so the keyboard must reach them
 MATH = "20-7E,A0-FF,2C6-2DD,300-338,391-3F5,2010-2064,2100-22FF,2308-230B,23B4-23E1,27E6-27EF,"
 MATH += "1D434-1D467,1D6E2-1D71B"
 converter = LatexToMathML()
-alts: dict[str, str] = {}  # of figures: sha256 of the PNG, which myst-nb names its file by
+alts: dict[str, str] = {}  # of figures: by the sha256 that myst-nb names a file by
 
 
 def read(app, docname, source) -> None:
@@ -84,10 +85,13 @@ def read(app, docname, source) -> None:
             cell["metadata"]["tags"] += ["hide-input"]
             cell["metadata"]["mystnb"] = {"code_prompt_show": FOLDED[tag]}
         for output in cell.get("outputs", []):
-            png = output.get("data", {}).get("image/png")
-            if png:
-                key = hashlib.sha256(base64.b64decode("".join(png))).hexdigest()
-                alts[key] = output["metadata"].get("image/png", {}).get("alt", "")
+            for kind, given in output.get("data", {}).items():
+                if kind in ("image/png", "image/gif", "image/svg+xml"):
+                    text = "".join(given)
+                    lines = os.linesep.join(text.splitlines()).encode()  # as myst-nb writes it
+                    data = lines if "svg" in kind else base64.b64decode(text)
+                    alt = output["metadata"].get(kind, {}).get("alt", "")
+                    alts[hashlib.sha256(data).hexdigest()] = alt
     source[0] = json.dumps(notebook)
 
 
