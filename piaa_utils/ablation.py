@@ -81,8 +81,6 @@ class Row(NamedTuple):
         learned : the classifier that ``recipe`` gave; None reads patches by their cosines.
         Returns [n, C] from 0 to 1.
 
-        Examples
-        --------
         >>> row = Row("text", "vanilla", None, Scales(T=0.5), "max")
         >>> row.score(torch.eye(1, 2), torch.eye(2)[None], torch.eye(2)).round(decimals=2)
         tensor([[0.8800, 0.8800]])

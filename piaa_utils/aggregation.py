@@ -24,8 +24,6 @@ def posterior(logits: Tensor, T: float = 500.0) -> Tensor:
 
     [..., N, C] decision values x.W + b to [..., N, C], flatter for a larger T.
 
-    Examples
-    --------
     >>> posterior(torch.tensor([[0.0, 0.0], [500.0, 0.0]])).round(decimals=3)
     tensor([[0.5000, 0.5000],
             [0.7310, 0.2690]])
@@ -36,8 +34,6 @@ def posterior(logits: Tensor, T: float = 500.0) -> Tensor:
 def evidence(g: Tensor) -> Tensor:
     """The best patch of each class, e_c = max_i g_ic: [..., N, C] to [..., C] (PIAA, PAA).
 
-    Examples
-    --------
     >>> evidence(torch.tensor([[0.2, 0.8], [0.6, 0.4]]))
     tensor([0.6000, 0.8000])
     """
@@ -47,8 +43,6 @@ def evidence(g: Tensor) -> Tensor:
 def patch_scores(e: Tensor, m: float = 200.0) -> Tensor:
     """s_patch = softmax_c(m e): [..., C] evidence, 0 to 1, to [..., C] scores (PIAA, PAA).
 
-    Examples
-    --------
     >>> patch_scores(torch.tensor([0.60, 0.61])).round(decimals=3)
     tensor([0.1190, 0.8810])
     """
@@ -60,8 +54,6 @@ def cls_scores(cls: Tensor, text: Tensor, s: float = 80.0) -> Tensor:
 
     Unit features [..., D] and text [C, D] to [..., C] scores that sum to 1.
 
-    Examples
-    --------
     >>> cls_scores(torch.tensor([[0.6, 0.8]]), torch.eye(2), s=10.0).round(decimals=3)
     tensor([[0.1190, 0.8810]])
     """
@@ -78,8 +70,6 @@ def paa(
 ) -> Tensor:
     """Scores of images from their patches and [CLS] (PIAA, PAA).
 
-    Parameters
-    ----------
     logits : [B, N, C] decision values of the patches, x.W + b.
     cls : [B, D] and text : [C, D], unit features.
     scales : s, m and T; see :data:`piaa_utils.settings.PAPER`.
@@ -88,8 +78,6 @@ def paa(
 
     Returns [B, C] scores from 0 to 1; they sum to 1 with the second softmax.
 
-    Examples
-    --------
     >>> logits = torch.tensor([[[40.0, 0.0], [0.0, 30.0]]])
     >>> paa(logits, torch.tensor([[1.0, 0.0]]), torch.eye(2)).round(decimals=3)
     tensor([[0.7580, 0.2420]])
@@ -102,16 +90,12 @@ def paa(
 def pool(scores: Tensor, how: str, k: int = 10, sharpness: float = 1.0) -> Tensor:
     """The plain ways to make one score of an image's patches: [..., N, C] to [..., C].
 
-    Parameters
-    ----------
     scores : [..., N, C] logits, cosines or probabilities of the patches.
     how : "mean"; "max"; "topk", the mean of the k best patches of each class; or "lse", the
         log-mean-exp, log(mean_i exp(r s_i)) / r, a soft maximum between "mean" and "max".
     k : patches that "topk" averages, 1 or more; all of them if there are fewer.
     sharpness : r of "lse", above 0: small is near the mean, large is near the maximum.
 
-    Examples
-    --------
     >>> scores = torch.tensor([[1.0, 0.0], [2.0, 0.0], [6.0, 3.0]])
     >>> pool(scores, "mean"), pool(scores, "max"), pool(scores, "topk", k=2)
     (tensor([3., 1.]), tensor([6., 3.]), tensor([4.0000, 1.5000]))

@@ -134,8 +134,6 @@ def load_backbone(
 ) -> Backbone:
     """Load a CLIP with a plain-ViT image tower.
 
-    Parameters
-    ----------
     model : "mini", the CLIP embedded in this repository (no network); the name of an open_clip
         architecture, such as "ViT-B-16-quickgelu"; a folder (Path) laid out as data/mini_clip;
         or an open_clip model that you built (it is copied).
@@ -149,14 +147,10 @@ def load_backbone(
         GPUs: text features and scclip's comparisons stay float32, and all come out as float32.
         What it changes, ``benchmarks/precision.py`` measures.
 
-    Raises
-    ------
-    ValueError, FileNotFoundError, ConnectionError
-        No such name, tag or file, or no plain ViT; weights unreadable, of another architecture or
-        trained with the other activation; a device or precision that is not to be had.
+    Raises ValueError, FileNotFoundError, ConnectionError: no such name, tag or file, or no plain
+        ViT; weights unreadable, of another architecture or trained with the other activation; a
+        device or precision that is not to be had.
 
-    Examples
-    --------
     >>> tower = {"image_size": 96, "patch_size": 16, "layers": 12, "width": 64}
     >>> text = {"context_length": 16, "width": 64, "heads": 1, "layers": 1}
     >>> backbone = load_backbone(open_clip.CLIP(32, tower, text, quick_gelu=True), device="cpu")

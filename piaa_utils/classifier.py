@@ -52,8 +52,6 @@ class Recipe(NamedTuple):
     purify : None ends after Stage I. "released": Stages II and III as in the authors' code.
     purify_temperature : T of Stage II, see :data:`piaa_utils.settings.PURIFY_TEMPERATURE`.
 
-    Examples
-    --------
     >>> recipe, text = Recipe(k=2), torch.eye(2)
     >>> bank = recipe.bank(n_classes=2)
     >>> patches = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]]])
@@ -137,8 +135,6 @@ def purify_released(logits: Tensor, temperature: float = PURIFY_TEMPERATURE["voc
 
     logits : [n, C] decision values x.W + b of the bank.    temperature : T.
 
-    Examples
-    --------
     >>> logits = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     >>> purify_released(logits, temperature=1.0).rows.tolist()
     [0]

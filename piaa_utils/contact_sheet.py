@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -23,62 +24,7 @@ from piaa_utils.tags import Tagged
 SIDE = 168  # pixels of a picture on the sheet
 MAPS = 3  # heat maps of a picture
 LIMIT = 200  # pictures on a sheet
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 1.5rem auto;
-  max-width: 60rem; padding: 0 1rem; }
-h3 { margin: 0 0 .3rem; font-size: 1rem; overflow-wrap: anywhere; }
-article { border-top: 1px solid #767676; padding: .8rem 0; break-inside: avoid; }
-.row { display: flex; flex-wrap: wrap; gap: .8rem; }
-figure { margin: 0; width: {{ side }}px; }
-figcaption { font-size: .9rem; overflow-wrap: anywhere; }
-img { display: block; width: {{ side }}px; height: {{ side }}px; print-color-adjust: exact;
-  -webkit-print-color-adjust: exact; }
-@media print { body { margin: 0; max-width: none; font-size: 11pt; } }
-</style>
-</head>
-<body>
-<main>
-<h1>{{ title }}</h1>
-{% if found.notice %}<p><strong>{{ found.notice }}</strong></p>{% endif %}
-<p>Classes: {{ found.classes | join(", ") }}.</p>
-<p>Tags are in bold. A score ranks; it is no probability. A heat map is bright where patches speak
-for its class; the maps of a picture have one scale. What lies outside the square is not seen.</p>
-{% if shown < n %}<p>{{ shown }} of {{ n }} pictures are shown.</p>{% endif %}
-{% if found.problems %}<p>{{ found.problems | length }} of {{ n }} could not be read.</p>{% endif %}
-{% for heading, indices in sections if indices %}
-<section><h2>{{ heading }}</h2>
-{% for i in indices %}
-<article><h3>{{ printable(found.names[i]) }}</h3>
-{% if i in found.problems %}
-<p>Could not be read. {{ printable(found.problems[i]) }}</p>
-{% else %}
-<div class="row">
-{% for source, alt, words, is_tag in figures(i) %}
-<figure><img src="{{ source }}" alt="{{ alt }}" width="{{ side }}" height="{{ side }}">
-<figcaption>{% if is_tag %}<strong>{{ words }}</strong>{% else %}{{ words }}{% endif %}</figcaption>
-</figure>
-{% endfor %}
-</div>
-<p>Uncertainty {{ "%.4f" | format(found.uncertainty[i]) }}</p>
-{% endif %}
-</article>
-{% endfor %}
-</section>
-{% endfor %}
-</main>
-</body>
-</html>
-"""
+PAGE = Path(__file__).with_suffix(".html")
 
 
 def contact_sheet(
@@ -90,18 +36,13 @@ def contact_sheet(
 ) -> str:
     """The sheet as HTML: each picture with its tags and the heat maps of its best classes.
 
-    Parameters
-    ----------
     piaa : the classifier that tagged.
     found : from :func:`piaa_utils.tags.tag_images`.
     first : indices of the pictures under the heading "Look at these first", in this order; see
         :func:`piaa_utils.tags.needs_a_look`. The others follow.
     limit : pictures on the sheet; the sheet says how many are left out.
 
-    Raises
-    ------
-    UnreadableImage
-        If a picture that was tagged can no longer be read.
+    Raises UnreadableImage: if a picture that was tagged can no longer be read.
     """
     n, ahead = len(found.names), set(first)
     order = [*first, *(i for i in range(n) if i not in ahead)][:limit]
@@ -110,7 +51,7 @@ def contact_sheet(
         ("Look at these first", order[: len(first)]),
         ("The others" if first else "The pictures", others),
     ]
-    page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
     words = {"title": title, "side": SIDE, "found": found, "shown": len(order), "n": n}
     return page.render(
         words, sections=sections, printable=printable, figures=lambda i: _figures(piaa, found, i)

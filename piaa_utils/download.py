@@ -41,17 +41,12 @@ def download_world(name: str, data_root: str | os.PathLike[str], progress: bool 
 
     The archives stay in ``data_root/archives``, and may be removed afterwards.
 
-    Parameters
-    ----------
     name : "voc07" (0.9 GB), "voc12" (2 GB) or "coco" (20 GB); twice that while it is unpacked.
     data_root : the folder to unpack in, see :func:`piaa_utils.worlds.load_world`.
 
-    Raises
-    ------
-    FileNotFoundError
-        NUS-WIDE's files are not there: they have to be asked for.
-    ValueError, OSError
-        An unknown name; what came has another checksum; no network, no room, no permission.
+    Raises FileNotFoundError: NUS-WIDE's files are not there: they have to be asked for.
+    Raises ValueError, OSError: an unknown name; what came has another checksum; no network, no
+        room, no permission.
     """
     root = Path(data_root)
     for archive, splits in ARCHIVES.get(name, {}).items():
@@ -66,12 +61,9 @@ def download_world(name: str, data_root: str | os.PathLike[str], progress: bool 
 def download_data(progress: bool = True) -> Path:
     """Fetch ``data/`` of the repository, where :func:`piaa_utils.files.data_dir` finds it.
 
-    Raises
-    ------
-    ValueError
-        The repository holds other data than this version of the package was made with.
-    OSError
-        There is no network, or no repository at the address that PIAA_REPOSITORY names.
+    Raises ValueError: the repository holds other data than this version of the package was made
+        with.
+    Raises OSError: there is no network, or no repository at the address that PIAA_REPOSITORY names.
     """
     url, target = f"{REPOSITORY}/archive/refs/tags/v{version('piaa-utils')}.zip", fetched_dir()
     target.mkdir(parents=True, exist_ok=True)
@@ -107,10 +99,8 @@ def checksum(folder: Path) -> str:
 def unpack(archive: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
     """Unpack a tar or zip archive into a folder: each file whole, none that is there replaced.
 
-    Raises
-    ------
-    ValueError
-        It is damaged, no archive, or has a member that would land outside of the folder.
+    Raises ValueError: it is damaged, no archive, or has a member that would land outside of the
+        folder.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as beside:

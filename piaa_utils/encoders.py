@@ -49,25 +49,16 @@ def encode(
 ) -> dict[str, Tensor]:
     """Encode images: the [CLS] embedding and, for each encoder asked, all patch embeddings.
 
-    Parameters
-    ----------
     backbone : from :func:`piaa_utils.backbone.load_backbone`, whose ``precision`` counts here.
     images : float [B, 3, S, S] on any device, as ``backbone.preprocess`` makes them.
     encoders : names out of ``ENCODERS``; however many, the trunk runs once.
     normalize : rows of unit length, as the method wants them; False leaves them as they are.
     calibration : scclip's beta, CLS share and gain; None takes those of the backbone.
 
-    Returns
-    -------
-    {"cls": [B, D], name: [B, N, D] for each name}, float32, patches row by row of the grid.
+    Returns {"cls": [B, D], name: [B, N, D] for each name}, float32, patches row by row of the grid.
 
-    Raises
-    ------
-    ValueError
-        An unknown encoder, images of another shape, or a grid too small for scclip.
+    Raises ValueError: an unknown encoder, images of another shape, or a grid too small for scclip.
 
-    Examples
-    --------
     >>> import open_clip
     >>> from piaa_utils.backbone import load_backbone
     >>> tower = {"image_size": 96, "patch_size": 16, "layers": 12, "width": 64}

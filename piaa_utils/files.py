@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = os.environ.get("PIAA_REPOSITORY", "https://github.com/OWNER/REPOSITORY")
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file beside its place, then move it there: what was there stays until then.
+def write_all(files: Mapping[Path, Callable[[Path], Any]]) -> None:
+    """Write files, all or none: each beside its place; when all are whole, they are moved there.
 
-    Raises OSError, in one sentence, if it cannot be written.
+    files : path: what writes it to a path. If one cannot be written, it is an OSError, in one
+        sentence, and what was there stays.
+    """
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
+    try:
+        for path, write in files.items():
+            write(parts[path])
+        for path, part in parts.items():
+            os.replace(part, path)
+    except OSError as error:
+        what = "check that the folder exists, may be written to, and has room"
+        raise OSError(f"{some([*files])} could not be saved ({error}): {what}.") from error
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all, as :func:`write_all` does.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a.txt"
@@ -21,16 +39,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     >>> path.read_bytes(), [p.name for p in path.parent.iterdir()]
     (b'whole', ['a.txt'])
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        what = "check that its folder exists, may be written to, and has room"
-        raise OSError(f"{printable(path)} could not be saved ({error}): {what}.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    write_all({Path(path): lambda part: part.write_bytes(data)})
 
 
 def data_dir() -> Path:
@@ -78,12 +87,3 @@ def printable(name: Any) -> str:
     """
     escape = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
     return "".join(escape)
-
-
-def no_formula(cell: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula: an apostrophe before it.
-
-    >>> no_formula("=HYPERLINK(1).jpg"), no_formula("a=b.jpg")
-    ("'=HYPERLINK(1).jpg", 'a=b.jpg')
-    """
-    return f"'{cell}" if cell[:1] in tuple("=+-@\t\r") else cell

@@ -50,8 +50,6 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
     classes_ : [C] labels.    means_ : [C, D] class means mu.    precision_ : [D, D] Omega.
     coef_ : [C, D], W transposed. A row for each class, for two as well.    intercept_ : [C] b.
 
-    Examples
-    --------
     >>> X = [[1.0, 0.0], [0.8, 0.2], [0.0, 1.0], [0.2, 0.8]]
     >>> gda = GaussianDiscriminantAnalysis().fit(X, [0, 0, 1, 1])
     >>> gda.predict([[0.9, 0.3]])
@@ -77,8 +75,6 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
     ) -> GaussianDiscriminantAnalysis:
         """Learn means, precision, W and b.
 
-        Parameters
-        ----------
         X : [n, D] finite features.
         y : [n] labels; with prototypes, integers from 0 to C-1.
         sample_weight : [n] weights, 0 or more; None is 1 each. A row of weight 0 is left out. The

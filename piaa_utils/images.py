@@ -50,20 +50,13 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     0..255, palettes and CMYK are converted, an animation gives its first frame. A JPEG beyond
     50 million pixels is decoded at half its size, with a warning.
 
-    Parameters
-    ----------
     source : a path to a file in one of ``FORMATS``, or a PIL image (which is left as it is).
 
-    Raises
-    ------
-    UnreadableImage
-        The file is missing, no regular file, corrupt, cut short or of another format, or the
-        image has no or too many pixels, an unknown range, or is 200 times as long as wide.
-    TypeError
-        ``source`` is neither a path nor a PIL image.
+    Raises UnreadableImage: the file is missing, no regular file, corrupt, cut short or of another
+        format, or the image has no or too many pixels, an unknown range, or is 200 times as long as
+        wide.
+    Raises TypeError: ``source`` is neither a path nor a PIL image.
 
-    Examples
-    --------
     >>> open_image(Image.new("CMYK", (3, 2), (0, 255, 255, 0))).getpixel((0, 0))
     (255, 0, 0)
     """
@@ -104,8 +97,6 @@ def decode(source: Any, convert: Callable[[Image.Image], Any]) -> Any:
 def image_name(source: Any, index: int | None = None) -> str:
     """How messages name an image: its path where it has one, else its place in the list.
 
-    Examples
-    --------
     >>> image_name("pets/cat.jpg"), image_name(Image.new("L", (1, 1)), index=4)
     ('pets/cat.jpg', 'image 4')
     """
@@ -118,24 +109,15 @@ def image_name(source: Any, index: int | None = None) -> str:
 def list_images(source: Any) -> Sequence[Any]:
     """The images of a folder, a list, a world or a Dataset as a sequence, without reading them.
 
-    Parameters
-    ----------
-    source : a folder (see :func:`image_files`), one path, one PIL image, an iterable of paths
-        and PIL images, or a Dataset (``__getitem__`` and ``__len__``) whose items are images
-        or ``(image, ...)`` tuples. A world, or a Dataset with an attribute ``paths``, gives those.
+    source : a folder (see :func:`image_files`), a path, a PIL image, an iterable of these two, or a
+        Dataset whose items are images or ``(image, ...)`` tuples. A world, or a Dataset with an
+        attribute ``paths``, gives those.
 
-    Returns
-    -------
-    A list of paths and PIL images; for a Dataset without ``paths``, a view that fetches each
-    image when it is asked for.
+    Returns a list of paths and PIL images; of a Dataset, a view that fetches images when asked.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError, TypeError
-        There is no such folder or file, or no image in it; the path is empty; none of these.
+    Raises FileNotFoundError, ValueError, TypeError: there is no such folder or file, or no image in
+        it; the path is empty; none of these.
 
-    Examples
-    --------
     >>> len(list_images([Image.new("RGB", (4, 4)), "cat.jpg"]))
     2
     """
@@ -152,17 +134,13 @@ def list_images(source: Any) -> Sequence[Any]:
                 f"There are no images in the folder {printable(source)}: looked there and in its "
                 f"sub-folders for files ending in {', '.join(SUFFIXES)}."
             )
-    elif hasattr(source, "paths"):
-        images = list(source.paths)
-    elif isinstance(source, list | tuple | np.ndarray) or not hasattr(source, "__getitem__"):
-        if not isinstance(source, Iterable):
-            raise TypeError(
-                "Images must be a folder, a list of paths or PIL images, or a Dataset, "
-                f"but got {type(source).__name__}."
-            )
+    elif hasattr(source, "__getitem__") and not isinstance(source, list | tuple | np.ndarray):
+        images = list(source.paths) if hasattr(source, "paths") else _DatasetImages(source)
+    elif isinstance(source, Iterable):
         images = list(source)
     else:
-        images = _DatasetImages(source)
+        kinds = "a folder, a list of paths or PIL images, or a Dataset"
+        raise TypeError(f"Images must be {kinds}, but got {type(source).__name__}.")
     if not len(images):
         raise ValueError("There are no images: the list or Dataset is empty.")
     return images
@@ -190,11 +168,9 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 class ImageBatches:
-    """Iterate over images in batches of tensors; unreadable ones are left out and listed.
+    """Iterate over images in batches of tensors; unreadable ones are left out, in a warning.
 
-    A few threads read and prepare the images one batch ahead. After the last batch a warning
-    names what was left out. A progress bar appears only if the work takes longer than about two
-    seconds.
+    A few threads read and prepare the images one batch ahead. Long work shows a progress bar.
 
     Parameters
     ----------
@@ -207,13 +183,9 @@ class ImageBatches:
     ----------
     skipped : (index, name, reason) of each unreadable image met so far in this iteration.
 
-    Yields
-    ------
-    ``(indices, tensor)``: places of the images in the list, and [B, 3, S, S]. After the last one
-    an UnreadableImage if there was none that could be read.
+    Yields ``(indices, tensor)``: places of the images in the list, and [B, 3, S, S]. At the end, if
+    there was none that could be read, an UnreadableImage.
 
-    Examples
-    --------
     >>> def preprocess(image):
     ...     return torch.full((3, 2, 2), float(image.getpixel((0, 0))[0]))
     >>> images = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in (10, 20, 30)]

@@ -64,15 +64,11 @@ def mean_average_precision(
     A class without positives has no average precision: it is left out of the mean and named. No
     class with positives, and shapes or values that do not fit, are a ValueError.
 
-    Parameters
-    ----------
     y : [n, C] of 0 and 1.
     scores : [n, C] finite scores; only their order counts.
     ignore : [n, C] bool, pairs left out of the ranking of their class; None ignores nothing.
     class_names : C names for ``left_out``; None gives numbers.
 
-    Examples
-    --------
     >>> y = [[1, 0], [0, 0], [1, 0]]
     >>> scores = [[0.9, 0.1], [0.8, 0.3], [0.7, 0.2]]
     >>> result = mean_average_precision(y, scores, class_names=["cat", "dog"])
@@ -98,14 +94,10 @@ def f1(
     CF1 is, as usual in the field, the harmonic mean of CP and CR (not the mean of the classes' F1).
     A class without positives is left out of CP and CR, and named. A quotient 0/0 counts as 0.
 
-    Parameters
-    ----------
     threshold : a class is predicted where its score is at least this; unused with k.
     k : predict instead the k best classes of each image; of equal scores the first class wins.
     y, scores, ignore, class_names : as in :func:`mean_average_precision`.
 
-    Examples
-    --------
     >>> result = f1([[1, 1], [1, 0]], [[0.9, 0.2], [0.6, 0.7]])
     >>> result.CF1, round(result.OF1, 3)
     (0.5, 0.667)
@@ -136,14 +128,10 @@ def interval(
     both. Resamples repeat images, which raises an AP a little, so the interval of a mAP sits
     somewhat high; in a lead that cancels.
 
-    Parameters
-    ----------
     y, a, b, ignore : [n, C], as in :func:`mean_average_precision`.
     n : resamples, each of as many images as there are, drawn with replacement.
     level : coverage in per cent.    seed : of the resamples.
 
-    Examples
-    --------
     >>> y = np.tile([[0, 1], [1, 0], [1, 1]], (20, 1))
     >>> print(interval(y, y, -y, n=200))
     +33.3 [+27.5, +39.2]
@@ -161,8 +149,6 @@ def patch_accuracy(scores: ArrayLike, truth: ArrayLike) -> float:
     [n, N, C] scores of the patches; truth : [n, N] the class that each shows, as
     ``worlds.masks.patch_truth`` gives it: below 0 none (-1 background, -2 void, -3 mixed).
 
-    Examples
-    --------
     >>> patch_accuracy([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]], [[0, 1, -1]])
     0.5
     """
@@ -175,8 +161,6 @@ def within_picture_auc(scores: ArrayLike, truth: ArrayLike) -> float:
 
     A class's score on its patches, against the picture's others; void and mixed are left out.
 
-    Examples
-    --------
     >>> within_picture_auc([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]], [[0, 1, -1]])
     0.75
     """
@@ -191,8 +175,6 @@ def within_picture_auc(scores: ArrayLike, truth: ArrayLike) -> float:
 def peak_on_object(scores: ArrayLike, truth: ArrayLike) -> float:
     """Share of (picture, class it shows) whose highest-scoring patch is a patch of that class.
 
-    Examples
-    --------
     >>> peak_on_object([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]], [[0, 1, -1]])
     0.5
     """
@@ -204,8 +186,6 @@ def named_beyond_largest(scores: ArrayLike, areas: ArrayLike) -> float:
 
     It names as many as it shows. areas : [n, C] pixels or shares that a class covers; 0: not shown.
 
-    Examples
-    --------
     >>> named_beyond_largest([[0.9, 0.8, 0.1], [0.9, 0.8, 0.1]], [[5, 2, 0], [5, 0, 2]])
     0.5
     """
@@ -221,8 +201,6 @@ def purity(bank: PatchBank, truth: ArrayLike) -> tuple[float, float]:
 
     truth : [images, N] as in :func:`patch_accuracy`; its rows are the bank's image ids.
 
-    Examples
-    --------
     >>> from torch import eye
     >>> bank = PatchBank(n_classes=2)
     >>> bank.update(eye(2)[None], text=eye(2), image_ids=[0])

@@ -60,8 +60,6 @@ class PIAA(BaseEstimator):
     scales_ : the scales in use; report_ : what each stage kept for each class.
     skipped_ : (index, name, reason) of the images that the last call could not read.
 
-    Examples
-    --------
     >>> from piaa_utils.worlds import mini_scenes
     >>> images = mini_scenes("val").paths[:8]
     >>> piaa = PIAA(["cat", "dog", "person"], recipe=Recipe(k=32)).fit(images)

@@ -161,8 +161,6 @@ def heat_map(
 ) -> ScalarMappable:
     """Draw patch scores as colours over the picture, with the outline of the object's mask.
 
-    Parameters
-    ----------
     picture : a path or PIL image. The square in its middle is shown, as the model sees it.
     scores : array or tensor [g, g], one score a patch: row, column.
     vmin, vmax : the scores at the ends of the colours; None takes the smallest and the largest.
@@ -181,64 +179,6 @@ def heat_map(
         _outline(ax, np.asarray(mask, dtype=bool), open_image(picture).size)
     _bare(ax, title)
     return ScalarMappable(Normalize(low, high), HEAT)
-
-
-@mpl.rc_context(STYLE)
-def row_of_maps(
-    picture: Any,
-    maps: Any,
-    titles: Sequence[str],
-    mask: Mask | Sequence[Mask] = None,
-    title: str = "",
-    label: str = "patch score",
-) -> Figure:
-    """Draw a picture and, on one scale of colours, heat maps of it; four panels a line.
-
-    Parameters
-    ----------
-    picture : a path or PIL image.
-    maps : arrays or tensors [n, g, g]: row, column.
-    titles : n, one a map.
-    mask : bool [H, W], the object that all maps are about; or a list of n, None where there is
-        none to outline.
-    title, label : above the figure; of the colours.
-
-    Numbers of titles, maps and masks that differ are a ValueError.
-
-    Examples
-    --------
-    >>> maps = np.eye(2)[None] * [[[1]], [[0.5]]]
-    >>> figure = row_of_maps(Image.new("RGB", (9, 9)), maps, ["cat", "dog"])
-    >>> print(figure.alt_text)  # doctest: +NORMALIZE_WHITESPACE
-    A picture, beside it heat maps of its patches: cat, up to 1.00, highest at the top left; dog,
-    up to 0.50, highest at the top left.
-    """
-    maps = np.stack([np.asarray(each, dtype=float) for each in maps])
-    n = len(titles)
-    masks = list(mask) if isinstance(mask, list | tuple) else [mask] * n
-    if not n or {len(maps), len(masks)} != {n}:
-        raise ValueError(f"There are {n} titles, {len(maps)} maps and {len(masks)} masks.")
-    lines = -(-(n + 1) // 4)
-    columns = -(-(n + 1) // lines)
-    size = (_PANEL * columns + 1.3, (_PANEL + 0.5) * lines + (0.6 if title else 0.0))
-    figure, axes = subplots(lines, columns, size=size, squeeze=False)
-    first, *others = axes.ravel()
-    first.imshow(np.asarray(square(picture)), **_FRAME)
-    _bare(first, "picture")
-    for ax in others[n:]:
-        ax.axis("off")
-    low, high = float(maps.min()), float(maps.max())
-    for ax, scores, outline, words in zip(others, maps, masks, titles, strict=False):
-        layer = heat_map(ax, picture, scores, low, high, outline, words)
-    bar = figure.colorbar(layer, ax=list(axes.ravel()), label=label, shrink=0.8, aspect=25)
-    bar.ax.set_facecolor(3 * (sum(DIMMED) / 2,))
-    figure.suptitle(title)
-    said = "; ".join(
-        f"{words}, up to {scores.max():.2f}, highest {where_highest(scores)}"
-        for words, scores in zip(titles, maps, strict=True)
-    ).replace("\n", " ")
-    figure.alt_text = f"{title or 'A picture'}, beside it heat maps of its patches: {said}."
-    return figure
 
 
 @mpl.rc_context(STYLE)
@@ -293,15 +233,11 @@ def ablation_figure(
 
     A dashed line continues the first row's value: the one that the others should exceed.
 
-    Parameters
-    ----------
     rows : mappings with ``name`` (of the method), ``set`` (of the data), ``value``, ``low``
         and ``high`` (the ends of its interval), all in the unit of ``label``. Names and sets
         keep the order in which they first occur; a set may lack a name.
     label, title : of the horizontal axis; above the figure.
 
-    Examples
-    --------
     >>> rows = [
     ...     {"name": "[CLS]", "set": "test", "value": 70.0, "low": 68.0, "high": 72.0},
     ...     {"name": "PIAA", "set": "test", "value": 76.0, "low": 74.0, "high": 78.0},

@@ -17,14 +17,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from piaa_utils.backbone import load_backbone
 from piaa_utils.contact_sheet import contact_sheet
 from piaa_utils.encoders import ENCODERS
-from piaa_utils.files import no_formula, printable, some
+from piaa_utils.files import printable, some, write_all
 from piaa_utils.images import list_images
 from piaa_utils.pipeline import PIAA
 from piaa_utils.settings import PAPER
@@ -45,8 +45,6 @@ def read_classes(text: str) -> tuple[list[str], dict[str, list[str]]]:
     The first name of a class is the one in the results. In a file (UTF-8), lines that begin with
     ``#`` are left out. An empty name, a ``;`` and a file that is no text are a ValueError.
 
-    Examples
-    --------
     >>> read_classes("dog, sofa = couch = settee")
     (['dog', 'sofa'], {'sofa': ['couch', 'settee']})
     """
@@ -117,45 +115,22 @@ def find_images(arguments: Sequence[str | os.PathLike]) -> list[Path]:
 def tags_csv(found: Tagged) -> bytes:
     """One line an image: file, tags (between ``; ``), uncertainty, problem, a score a class.
 
-    Text that a spreadsheet would take for a formula has an apostrophe before it; the mark at the
-    beginning lets Excel read umlauts; file names that are no UTF-8 keep their bytes.
+    The mark at its beginning lets Excel read umlauts; names that are no UTF-8 keep their bytes.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     scores = [f"score:{name}" for name in found.classes]
     writer.writerow(["file", "tags", "uncertainty", "problem", *scores])
     for i, name in enumerate(found.names):
-        tags = "; ".join(map(no_formula, found.tags[i]))
-        problem = no_formula(found.problems.get(i, ""))
         values = (found.uncertainty[i], *found.scores[i])
-        numbers = ["" if np.isnan(x) else f"{x:.6g}" for x in values]
-        writer.writerow([no_formula(name), tags, numbers[0], problem, *numbers[1:]])
+        how_sure, *each = ["" if np.isnan(x) else f"{x:.6g}" for x in values]
+        tags = "; ".join(found.tags[i])
+        writer.writerow([name, tags, how_sure, found.problems.get(i, ""), *each])
     return text.getvalue().encode("utf-8-sig", "surrogateescape")
 
 
-def tags_json(found: Tagged) -> bytes:
-    """The same as JSON: ``classes``, and ``images`` with their tags and scores."""
-    images = []
-    for i, name in enumerate(found.names):
-        entry: dict[str, Any] = {"file": name, "tags": list(found.tags[i])}
-        if i in found.problems:
-            entry["problem"] = found.problems[i]
-        else:
-            entry["uncertainty"], *scores = (
-                float(f"{x:.6g}") for x in (found.uncertainty[i], *found.scores[i])
-            )
-            entry["scores"] = dict(zip(found.classes, scores, strict=True))
-        images.append(entry)
-    about = {"classes": list(found.classes), "images": images}
-    return (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode(
-        "utf-8", "surrogateescape"
-    )
-
-
-FORMATS = {".csv": tags_csv, ".json": tags_json}
 # What each file that is written ends in.
-ENDINGS = {"out": tuple(FORMATS), "html": (".html", ".htm"), "save": (".safetensors",)}
-Writers: TypeAlias = Mapping[Path, Callable[[Path], Any]]  # file: what writes it to a path
+ENDINGS = {"out": (".csv",), "html": (".html", ".htm"), "save": (".safetensors",)}
 
 
 def check_targets(targets: Mapping[str, Path], force: bool, inputs: Iterable[Any] = ()) -> None:
@@ -179,24 +154,6 @@ def check_targets(targets: Mapping[str, Path], force: bool, inputs: Iterable[Any
         raise ValueError(f"Each result needs a file of its own, not {some([*targets.values()])}.")
 
 
-def write_all(files: Writers) -> None:
-    """Write files, all or none: each beside its place; when all are whole, they are moved there.
-
-    If one cannot be written, it is an OSError, and what was there stays.
-    """
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
-    try:
-        for path, write in files.items():
-            write(parts[path])
-        for path, part in parts.items():
-            os.replace(part, path)
-    except OSError as error:
-        raise OSError(f"Nothing was saved ({error}): check room and permissions.") from error
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-
-
 # The command
 
 
@@ -204,7 +161,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``piaa predict``."""
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="files, folders or patterns in quotes")
-    add("--out", type=Path, help="tags and scores, .csv or .json (default: tags are printed)")
+    add("--out", type=Path, help="tags and scores, a .csv file (default: tags are printed)")
     add("--html", type=Path, help="a contact sheet with heat maps, one .html file for any browser")
     add("--review", type=int, default=0, metavar="N", help="list the N images to look at first")
     add("--force", action="store_true", help="write over files that are there")
@@ -260,8 +217,7 @@ def _predict(options: argparse.Namespace) -> None:
     first = needs_a_look(found, options.review)
     files: dict[Path, Callable[[Path], Any]] = {}
     if options.out:
-        tags = FORMATS[options.out.suffix.lower()](found)
-        files[options.out] = lambda part: part.write_bytes(tags)
+        files[options.out] = lambda part: part.write_bytes(tags_csv(found))
     if options.html:
         page = contact_sheet(piaa, found, first).encode("utf-8", "replace")
         files[options.html] = lambda part: part.write_bytes(page)

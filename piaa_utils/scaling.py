@@ -31,12 +31,9 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import dask
-import numpy as np
 import psutil
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster, TimeoutError, wait
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from piaa_utils.backbone import Backbone, load_backbone
@@ -52,13 +49,13 @@ _LOCK = Lock()  # of this process's backbone
 
 
 class Shard(NamedTuple):
-    """What a shard cost its worker: by the clock, and of work by all threads of the process."""
+    """What a shard cost its worker."""
 
     first: int  # number of its first image
     images: int
     started: float  # seconds since 1970 by the worker's clock
     seconds: float
-    cpu_seconds: float
+    cpu_seconds: float  # of all threads of the process
     memory: int  # bytes resident at its end
     pid: int
 
@@ -66,7 +63,7 @@ class Shard(NamedTuple):
 class Part(NamedTuple):
     """What is known of one shard, or of several that were merged."""
 
-    bank: PatchBank | None  # None where not one image could be read
+    bank: Any  # a PatchBank; None where not one image could be read
     skipped: list[tuple[int, str, str]]  # index in the whole list, name, reason
     log: list[Shard]
 
@@ -77,10 +74,8 @@ def connect(address: str | None = None, workers: int = 2) -> Iterator[Client]:
 
     In a script, call this under ``if __name__ == "__main__":``, as all that starts processes.
 
-    Parameters
-    ----------
-    address : of a Dask scheduler, such as "tcp://10.0.0.5:8786" (OSError if there is none). Its
-        workers must have this package, and find images under the same paths. None: processes here.
+    address : of a Dask scheduler, such as "tcp://10.0.0.5:8786" (OSError if there is none), whose
+        workers have this package, and find images under the same paths; None: processes here.
     workers : how many processes here, which share the memory; 1 or more, else ValueError.
     """
     if address is not None:
@@ -89,10 +84,7 @@ def connect(address: str | None = None, workers: int = 2) -> Iterator[Client]:
         return
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, but is {workers}.")
-    quiet: dict[str, Any] = {
-        "dashboard_address": "127.0.0.1:0",
-        "silence_logs": logging.CRITICAL,
-    }  # a free port
+    quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
     with dask.config.set(KEEP_MEMORY):
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, **quiet)
     with cluster, Client(cluster, set_as_default=False) as client:
@@ -100,78 +92,57 @@ def connect(address: str | None = None, workers: int = 2) -> Iterator[Client]:
 
 
 def fit(
-    piaa: PIAA, images: Any, client: Client, batches_per_shard: int = 8, **options: Any
+    piaa: PIAA,
+    images: Any,
+    client: Client,
+    batches_per_shard: int = 8,
+    threads: int = 1,
+    workers: Sequence[str] | None = None,
+    on_shard: Callable[[int, int], None] | None = None,
+    load: Callable[[], Backbone] | None = None,
 ) -> PIAA:
     """``piaa.fit(images)`` on a cluster; see the top of this module for when it is bit for bit.
 
-    Parameters
-    ----------
     images : a folder, paths, or a world.
     client : from :func:`connect`, or any other Dask client.
     batches_per_shard : batches of ``piaa.batch_size`` images that are one task; changes the time
         that is lost with a worker, never a result.
-    options : ``threads``, 1: of PyTorch in each worker. ``workers``: addresses of those to use.
-        ``on_shard``: called after each shard with the number of shards done, and of all.
-        ``load``: how a worker loads its backbone, such as ``partial(load_backbone,
-        "ViT-B-16-quickgelu", "/weights/ViT-B-16.pt")``. By its name, if nothing is given; that
-        does for all that no file or object was given for.
+    threads : of PyTorch in each worker.    workers : addresses of those to use; None: all.
+    on_shard : called after each shard with the number of shards done, and of all.
+    load : how a worker loads its backbone, such as ``partial(load_backbone,
+        "ViT-B-16-quickgelu", "/weights/ViT-B-16.pt")``; None, by its name, does for all that no
+        file or object was given for.
 
-    Returns
-    -------
-    The same `piaa`, fitted; ``shards_`` is a list of :class:`Shard` in the order of the images.
+    Returns the same `piaa`, fitted; ``shards_`` is a list of :class:`Shard` in the images' order.
 
-    Raises
-    ------
-    ValueError, UnreadableImage
-        As ``piaa.fit``; or images that are no paths, or a worker that has another backbone.
-    RuntimeError
-        A shard ended several workers one after the other, or all workers were paused for lack of
-        memory for half a minute, or gone for five.
+    Raises ValueError, UnreadableImage: as ``piaa.fit``; or images that are no paths, or a worker
+        that has another backbone.
+    Raises RuntimeError: a shard ended several workers one after the other, or all workers were
+        paused for lack of memory for half a minute, or gone for five.
 
-    Examples
-    --------
     ::
 
         with scaling.connect(workers=2) as client:  # or connect("tcp://10.0.0.5:8786")
             piaa = scaling.fit(PIAA(names), "pictures", client)
-            scores = scaling.predict_proba(piaa, "more_pictures", client)
     """
     paths, given = _paths(images), piaa.backbone
-    with torch_threads(options.get("threads", 1)):
+    with torch_threads(threads):
         backbone = load_backbone(given) if isinstance(given, str) else given
-        job = _Job(client, _select_shard, piaa, backbone, paths, batches_per_shard, **options)
-        one: Any = None
-        for future in job.finished("selecting patches"):  # merged two by two, as they come
-            if one is None:
-                one = future
-            else:  # merging goes before the shards that wait
-                job.pending.add(client.submit(merge_parts, one, future, priority=1, **job.more))
-                one = None
-        part = one.result()
+        cuts = shards(len(paths), piaa.batch_size, batches_per_shard)
+        how: dict[str, Any] = {"pure": False, "workers": workers}
+        job: dict[str, Any] = {
+            "load": pickle.dumps(load or _loader(backbone)),
+            "expected": _about(backbone),
+        }
+        # Unlike scattered data, what was computed is never lost with a worker.
+        job["settings"] = client.submit(bytes, _settings(piaa), **how)
+        pieces = [c.start for c in cuts], [paths[c.start : c.stop] for c in cuts]
+        futures = client.map(_select_shard, *pieces, **job, **how)
+        told = dict(zip((f.key for f in futures), cuts, strict=True))
+        part = _merged(client, futures, told, how, piaa.progress, on_shard)
         piaa.skipped_, piaa.shards_ = sorted(part.skipped), sorted(part.log)
         report_skipped(piaa.skipped_, len(paths))
         return piaa.fit_bank(part.bank)
-
-
-def predict_proba(
-    piaa: PIAA, images: Any, client: Client, batches_per_shard: int = 8, **options: Any
-) -> np.ndarray:
-    """``piaa.predict_proba(images)`` on a cluster: float32 [n, C], as :func:`fit` bit for bit.
-
-    Only rows of scores come back. The row of an image that cannot be read is NaN.
-    """
-    check_is_fitted(piaa, "coef_")
-    paths, backbone = _paths(images), piaa.backbone_
-    job = _Job(client, _predict_shard, piaa, backbone, paths, batches_per_shard, **options)
-    out = np.full((len(paths), len(piaa.classes_)), np.nan, np.float32)
-    skipped = []
-    for future in job.finished("recognising"):
-        first, rows, unread = future.result()
-        out[first : first + len(rows)] = rows
-        skipped += unread
-    piaa.skipped_ = sorted(skipped)
-    report_skipped(piaa.skipped_, len(paths))
-    return out
 
 
 def shards(n: int, batch_size: int, batches_per_shard: int = 8) -> list[range]:
@@ -206,72 +177,59 @@ def merge_parts(a: Part, b: Part) -> Part:
 # On the client
 
 
-class _Job:
-    """The shards of a list of images, at work on the cluster."""
+def _merged(
+    client: Client,
+    futures: list[Future],
+    cuts: dict[Any, range],
+    how: dict[str, Any],
+    progress: bool,
+    on_shard: Callable[[int, int], None] | None,
+) -> Part:
+    """All shards as one part, merged two by two as they come; an error of one ends all."""
+    pending, one, done, since = set(futures), None, 0, time.monotonic()
+    futures.clear()  # a future that is held keeps its bank in the cluster's memory
+    total = sum(map(len, cuts.values()))
+    bar = tqdm(total=total, desc="selecting patches", unit="image", delay=2, disable=not progress)
+    try:
+        while pending:
+            with client.as_current(), contextlib.suppress(TimeoutError):
+                wait(pending, timeout=1, return_when="FIRST_COMPLETED")
+            ready = [future for future in pending if future.done()]
+            pending -= set(ready)
+            short = None if ready else _nobody_works(client)
+            since = since if short else time.monotonic()
+            if short and time.monotonic() - since > short[0]:
+                raise RuntimeError(short[1])
+            while ready:
+                future = ready.pop()
+                if cut := cuts.get(future.key):
+                    done += 1
+                    _check(future, cut)
+                    bar.update(len(cut))
+                    if on_shard is not None:
+                        on_shard(done, len(cuts))
+                if one is None:
+                    one = future
+                else:  # merging goes before the shards that wait
+                    pending.add(client.submit(merge_parts, one, future, priority=1, **how))
+                    one = None
+        assert one is not None  # there is an image, and so a shard
+        return one.result()
+    finally:
+        bar.close()
+        client.cancel(list(pending))
 
-    def __init__(
-        self,
-        client: Client,
-        work: Callable[..., Any],
-        piaa: PIAA,
-        backbone: Backbone,
-        paths: list[str],
-        batches_per_shard: int,
-        threads: int = 1,
-        workers: Sequence[str] | None = None,
-        on_shard: Callable[[int, int], None] | None = None,
-        load: Callable[[], Backbone] | None = None,
-    ):
-        self.client, self.progress, self.on_shard = client, piaa.progress, on_shard
-        self.more: dict[str, Any] = {"pure": False, "workers": workers}
-        parts = shards(len(paths), piaa.batch_size, batches_per_shard)
-        pieces = [p.start for p in parts], [paths[p.start : p.stop] for p in parts]
-        given: dict[str, Any] = {"expected": _about(backbone), "threads": threads, **self.more}
-        given["load"] = pickle.dumps(load or _loader(backbone))
-        # Unlike scattered data, what was computed is never lost with a worker.
-        given["settings"] = client.submit(bytes, _settings(piaa), **self.more)
-        futures = client.map(work, *pieces, **given)
-        self.parts = dict(zip((f.key for f in futures), parts, strict=True))
-        self.pending = set(futures)
 
-    def finished(self, desc: str) -> Iterator[Future]:
-        """The futures as they finish, also those submitted meanwhile; an error of one ends all."""
-        total, done, since = sum(map(len, self.parts.values())), 0, time.monotonic()
-        bar = tqdm(total=total, desc=desc, unit="image", delay=2.0, disable=not self.progress)
-        try:
-            while self.pending:
-                with self.client.as_current(), contextlib.suppress(TimeoutError):
-                    wait(self.pending, timeout=1, return_when="FIRST_COMPLETED")
-                ready = [future for future in self.pending if future.done()]
-                self.pending -= set(ready)
-                short = None if ready else _nobody_works(self.client)
-                since = since if short else time.monotonic()
-                if short and time.monotonic() - since > short[0]:
-                    raise RuntimeError(short[1])
-                while ready:  # a future that is held keeps its bank in the cluster's memory
-                    future = ready.pop()
-                    if part := self.parts.get(future.key):
-                        done += 1
-                        self._tell(future, part, done)
-                        bar.update(len(part))
-                    yield future
-        finally:
-            bar.close()
-            self.client.cancel(list(self.pending))
-
-    def _tell(self, future: Any, part: range, done: int) -> None:
-        """A shard's error, as it is or in one sentence; else that it is done."""
-        error = future.exception()
-        if isinstance(error, KilledWorker):
-            raise RuntimeError(
-                f"Images {part.start} to {part.stop - 1} ended several workers, one after the "
-                f"other, most likely for lack of memory: give the workers more, or PIAA a smaller "
-                f"batch_size."
-            ) from error
-        if error is not None:
-            raise error
-        if self.on_shard is not None:
-            self.on_shard(done, len(self.parts))
+def _check(future: Future, cut: range) -> None:
+    """Raise a shard's error, if it had one: as it is, or in one sentence."""
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        raise RuntimeError(
+            f"Images {cut.start} to {cut.stop - 1} ended several workers, one after the other, "
+            f"most likely for lack of memory: give the workers more, or PIAA a smaller batch_size."
+        ) from error
+    if error is not None:
+        raise error
 
 
 def _nobody_works(client: Client) -> tuple[float, str] | None:
@@ -304,10 +262,8 @@ def _paths(images: Any) -> list[str]:
 
 
 def _settings(piaa: PIAA) -> bytes:
-    """A PIAA, fitted or not, without its backbone."""
-    public = {k: v for k, v in vars(piaa).items() if not k.startswith(("_", "backbone"))}
-    public = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in public.items()}
-    return pickle.dumps(public | {"progress": False})
+    """The parameters of a PIAA but its backbone."""
+    return pickle.dumps(piaa.get_params(deep=False) | {"backbone": None, "progress": False})
 
 
 def _loader(backbone: Backbone) -> Callable[[], Backbone]:
@@ -326,33 +282,19 @@ def _about(backbone: Backbone) -> dict[str, Any]:
 # On the workers
 
 
-def _select_shard(first: int, paths: list[str], **given: Any) -> Part:
+def _select_shard(first: int, paths: list[str], **job: Any) -> Part:
     """Stage I of one shard, whose images are numbered from `first` on."""
-    piaa = _loaded(**given)
+    piaa, bank = _loaded(**job), None
     now, start, cpu = time.time(), time.perf_counter(), time.process_time()
-    bank, skipped = _or_skipped(partial(piaa.select, paths, first), piaa, first)
+    with warnings.catch_warnings(), contextlib.suppress(UnreadableImage):  # not one can be read
+        warnings.simplefilter("ignore")  # the client names what was skipped, once for all shards
+        bank = piaa.select(paths, first)
+    skipped = [(first + i, name, reason) for i, name, reason in piaa.skipped_]
     spent = time.perf_counter() - start, time.process_time() - cpu
     memory = psutil.Process().memory_info().rss
-    log = Shard(first, len(paths), now, *spent, memory, os.getpid())
-    return Part(_packed(bank), skipped, [log])
-
-
-def _predict_shard(first: int, paths: list[str], **given: Any) -> tuple[int, np.ndarray, list]:
-    """(first, scores [n, C], skipped) of one shard."""
-    piaa = _loaded(**given)
-    rows, skipped = _or_skipped(partial(piaa.predict_proba, paths), piaa, first)
-    if rows is None:
-        rows = np.full((len(paths), len(piaa.classes_)), np.nan, np.float32)
-    return first, rows, skipped
-
-
-def _or_skipped(work: Callable[[], Any], piaa: PIAA, first: int) -> tuple[Any, list]:
-    """(result, skipped) of a shard; the result is None where not one image can be read."""
-    result = None
-    with warnings.catch_warnings(), contextlib.suppress(UnreadableImage):
-        warnings.simplefilter("ignore")  # the client names what was skipped, once for all shards
-        result = work()
-    return result, [(first + i, name, reason) for i, name, reason in piaa.skipped_]
+    return Part(
+        _packed(bank), skipped, [Shard(first, len(paths), now, *spent, memory, os.getpid())]
+    )
 
 
 def _packed(bank: PatchBank | None) -> PatchBank | None:
@@ -384,8 +326,4 @@ def _backbone(load: bytes) -> Backbone:
 @lru_cache(maxsize=1)
 def _made(settings: bytes, load: bytes) -> PIAA:
     """The client's PIAA, with this process's backbone."""
-    given = pickle.loads(settings) | {"backbone": _backbone(load), "backbone_": _backbone(load)}
-    piaa = PIAA(given["classes"])
-    for name, value in given.items():
-        setattr(piaa, name, value)
-    return piaa
+    return PIAA(**pickle.loads(settings) | {"backbone": _backbone(load)})

@@ -23,8 +23,6 @@ def patch_probabilities(patches: Tensor, text: Tensor, scale: float = SELECTION_
 
     [..., D] unit patch features and [C, D] unit text features to [..., C]; each row sums to 1.
 
-    Examples
-    --------
     >>> patches = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     >>> patch_probabilities(patches, torch.eye(2), scale=1.0).round(decimals=2)
     tensor([[0.7300, 0.2700],
@@ -38,8 +36,6 @@ def entropy(p: Tensor) -> Tensor:
 
     [..., C] probabilities to [...] entropies; 0 log 0 counts as 0.
 
-    Examples
-    --------
     >>> entropy(torch.tensor([[1.0, 0.0], [0.5, 0.5]])).round(decimals=4)
     tensor([0.0000, 0.6931])
     """
@@ -82,8 +78,6 @@ class PatchBank:
     image_id, patch_index : [n] int64, where each row came from.
     counts : [C] int64, rows of each class.
 
-    Examples
-    --------
     >>> bank = PatchBank(n_classes=2, k=1)
     >>> patches = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]])
     >>> bank.update(patches, text=torch.eye(2), image_ids=[7])
@@ -126,8 +120,6 @@ class PatchBank:
     ) -> None:
         """Show the bank one batch of images; an image id that was given before is a ValueError.
 
-        Parameters
-        ----------
         patches : [B, N, D] unit patch features of B images; the text reads them, and so decides
             what is kept.
         text : [C, D] unit text features, the same ones at every call.
@@ -161,8 +153,6 @@ class PatchBank:
         would have given. The two banks stay as they are. Banks that differ in classes, K or scale,
         or share an image id, are a ValueError.
 
-        Examples
-        --------
         >>> left, right = PatchBank(2, k=1), PatchBank(2, k=1)
         >>> left.update(torch.tensor([[[0.8, 0.6]]]), torch.eye(2), [0])
         >>> right.update(torch.tensor([[[1.0, 0.0]]]), torch.eye(2), [1])
@@ -187,8 +177,6 @@ class PatchBank:
     def restore(self, state: dict[str, Tensor], device: torch.device | str = "cpu") -> PatchBank:
         """Fill an empty bank with the rows of another of the same settings, to go on from there.
 
-        Examples
-        --------
         >>> bank = PatchBank(2, k=1)
         >>> bank.update(torch.tensor([[[0.8, 0.6]]]), torch.eye(2), [3])
         >>> PatchBank(2, k=1).restore(bank.state()).image_id.tolist()

@@ -70,16 +70,12 @@ def choose_tags(
 ) -> list[tuple[str, ...]]:
     """The tags of each image: the `top` classes of highest score, of those that reach a threshold.
 
-    Parameters
-    ----------
     scores : [n, C]; an image whose scores are NaN gets no tags.
     classes : C names.
     top : tags of an image at most, 1 or more.
     threshold : lowest score of a tag, 0 to 1; None is an even share, 1 / C. Twice an even share
         gives few tags, and surer ones.
 
-    Examples
-    --------
     >>> choose_tags(np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4]]), ["cat", "dog", "sofa"])
     [('dog', 'sofa'), ('sofa',)]
     """
@@ -105,8 +101,6 @@ def uncertainty(scores: np.ndarray) -> np.ndarray:
     what background classes took does not count. Where scores lie close to even, all values lie
     close to 1, and their order is what counts.
 
-    Examples
-    --------
     >>> uncertainty(np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [1 / 3] * 3])).round(3).tolist()
     [0.631, 0.0, 1.0]
     """

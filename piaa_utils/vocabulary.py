@@ -27,14 +27,9 @@ class Vocabulary:
     ----------
     The same as tuples, and names = class_names + background, the rows of text embeddings.
 
-    Raises
-    ------
-    ValueError
-        A word that is empty or occurs twice, one string in place of a list, synonyms of a name
-        that is not there, or a template without ``{}``.
+    Raises ValueError: a word that is empty or occurs twice, one string in place of a list, synonyms
+        of a name that is not there, or a template without ``{}``.
 
-    Examples
-    --------
     >>> words = Vocabulary(["cat", "sofa"], {"sofa": ["couch"]}, background=["grass"])
     >>> len(words), words.prompts()[1]
     (3, ['a photo of a sofa', 'a photo of a couch'])
@@ -89,8 +84,6 @@ class Vocabulary:
 def check_class_names(names: Sequence[str], what: str = "class_names") -> tuple[str, ...]:
     """The names as a tuple; refuse what is no list of different, non-empty names.
 
-    Examples
-    --------
     >>> check_class_names(["cat", "dog"])
     ('cat', 'dog')
     """

@@ -53,8 +53,6 @@ def walk(
 ) -> Iterator[Encoded]:
     """Encode pictures, a batch at a time, in their order.
 
-    Parameters
-    ----------
     images : whatever :func:`piaa_utils.images.list_images` takes, a world too.
     encoders : patch encoders, see :data:`piaa_utils.encoders.ENCODERS`; none gives [CLS] alone.
     start : the first picture to encode. A multiple of `batch_size` makes the batches, and so
@@ -66,8 +64,6 @@ def walk(
     Unreadable pictures are named in a warning after the last one; if all are, it is an
     UnreadableImage. No pictures, and features that are not finite, are a ValueError.
 
-    Examples
-    --------
     >>> from piaa_utils import load_backbone, mini_scenes
     >>> first = next(walk(load_backbone(), mini_scenes("val"), ["sclip"], batch_size=4))
     >>> first.ids, len(first.cls), first.patches["sclip"].shape[:2]

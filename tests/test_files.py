@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from piaa_utils import files
-from piaa_utils.files import data_dir, no_formula, printable, some, write_whole
+from piaa_utils.files import data_dir, printable, some, write_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -59,8 +59,3 @@ def test_no_name_steers_the_terminal():
 
 def test_a_list_for_a_message():
     assert some(range(3)) == "0, 1, 2" and some(range(9), 2) == "0, 1 and 7 more"
-
-
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1"])
-def test_a_cell_is_no_formula(cell):
-    assert no_formula(cell) == "'" + cell and no_formula("a" + cell) == "a" + cell

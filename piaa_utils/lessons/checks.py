@@ -37,21 +37,15 @@ def check_function(
 ) -> None:
     """Compare a function with the right one on small inputs; show the first that differs.
 
-    Parameters
-    ----------
     function : the student's.
     reference : the right one.
     cases : argument tuples, simplest first; each is copied, so that nothing can be changed.
     what : the exercise, for the messages, such as "Exercise 1".
     tolerance : how far values may differ, absolutely or relative to the right ones.
 
-    Raises
-    ------
-    CheckFailed
-        With the input, the answer and what was expected, or what the student's function raised.
+    Raises CheckFailed: with the input, the answer and what was expected, or what the student's
+        function raised.
 
-    Examples
-    --------
     >>> check_function(lambda x: x + x, lambda x: 2 * x, [(torch.ones(2),)], "Exercise 1")
     ✓ Exercise 1 is right.
     """
@@ -76,13 +70,8 @@ def check_function(
 def check_array(answer: object, expected: object, what: str, tolerance: float = 1e-4) -> None:
     """Compare an array or tensor with the right one: kind, shape, finiteness, values.
 
-    Raises
-    ------
-    CheckFailed
-        With the first entry that differs.
+    Raises CheckFailed: with the first entry that differs.
 
-    Examples
-    --------
     >>> check_array(torch.tensor([0.5, 0.5]), [0.5, 0.5], "Exercise 2")
     ✓ Exercise 2 is right.
     >>> check_array([0.5, 0.4], [0.5, 0.5], "Exercise 2")
@@ -99,13 +88,8 @@ def check_number(
 ) -> None:
     """Compare one number with the right one, within `tolerance` (absolute).
 
-    Raises
-    ------
-    CheckFailed
-        Says whether it is too large or too small, and adds the hint.
+    Raises CheckFailed: says whether it is too large or too small, and adds the hint.
 
-    Examples
-    --------
     >>> check_number(0.75, 0.75, "Exercise 3")
     ✓ Exercise 3 is right.
     """
@@ -125,21 +109,14 @@ def check_number(
 def check_choice(answer: object, right: str, wrong: Mapping[str, str], what: str, why: str) -> None:
     """Check the letter of a choice; for a wrong one say why it is wrong.
 
-    Parameters
-    ----------
     answer : a letter, such as "b".
     right : the right letter.
     wrong : for each other letter, why it is wrong.
     what : the exercise, for the messages.
     why : why the right one is right, printed when it was chosen.
 
-    Raises
-    ------
-    CheckFailed
-        For a wrong letter, or none of the letters.
+    Raises CheckFailed: for a wrong letter, or none of the letters.
 
-    Examples
-    --------
     >>> wrong = {"a": "Max ignores all but one patch."}
     >>> check_choice("B", "b", wrong, "Exercise 4", "One is enough.")
     ✓ Exercise 4 is right. One is enough.

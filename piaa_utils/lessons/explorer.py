@@ -18,17 +18,12 @@ def explorer(
 ) -> widgets.VBox:
     """A figure with controls above it; what the controls say goes to `callback`.
 
-    Parameters
-    ----------
     callback : takes one argument for each control, and returns the figure.
     start : values to begin with; a control that is not named there begins with its first.
     choices : for each argument the values to choose from. Numbers become a slider that stops at
         those values, all else a menu. A mapping {words: value} becomes a menu of the words.
 
-    Raises
-    ------
-    ValueError
-        An argument without values.
+    Raises ValueError: an argument without values.
     """
     controls = {}
     for name, values in choices.items():

@@ -46,8 +46,6 @@ class Config:
     seed : of NumPy, PyTorch and random.
     fast : measure on fewer pictures: quicker, and the numbers are rougher.
 
-    Examples
-    --------
     >>> config = Config(device="cpu")
     >>> config.backbone_.grid, len(config.split("test")), len(config.class_names)
     (14, 600, 20)
@@ -107,10 +105,7 @@ class Config:
 
         On another configuration than the default a claim that does not hold is reported only.
 
-        Raises
-        ------
-        AssertionError
-            On the default configuration, if it does not hold.
+        Raises AssertionError: on the default configuration, if it does not hold.
         """
         if holds:
             print(f"✓ {message}")

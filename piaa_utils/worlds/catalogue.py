@@ -122,23 +122,17 @@ def load_world(
 ) -> World:
     """A split of a world, see :class:`World` for what it has.
 
-    Parameters
-    ----------
     name : a key of ``WORLDS``, or a folder of your own, see :class:`LabelledFolder`.
     split : "learn", "val" or "test". The mini world also has each with "_unseen" behind it, drawn
         in another style; of a world without one it is the plain split.
     data_root : the folder that holds the world's, or that itself. The mini world needs none.
     class_names : the columns of the labels; None takes the world's.
 
-    Raises
-    ------
-    ValueError
-        An unknown name or split, no data_root, the folder of another world, or bad files.
-    FileNotFoundError
-        Files are missing; the message says which, where to get them and how to lay them out.
+    Raises ValueError: an unknown name or split, no data_root, the folder of another world, or bad
+        files.
+    Raises FileNotFoundError: files are missing; the message says which, where to get them and how
+        to lay them out.
 
-    Examples
-    --------
     >>> world = load_world("mini", "val")
     >>> world.name, len(world), world.labels.shape
     ('mini', 150, (150, 20))

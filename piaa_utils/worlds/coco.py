@@ -54,10 +54,8 @@ class COCO(World):
     ----------
     unlabelled : names of the images left out for having no label.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Files are missing; the instances are damaged, of another kind, or do not know a class.
+    Raises FileNotFoundError, ValueError: files are missing; the instances are damaged, of another
+        kind, or do not know a class.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ import numpy as np
 from piaa_utils.files import printable, some
 from piaa_utils.images import SUFFIXES, image_files
 from piaa_utils.vocabulary import check_class_names
-from piaa_utils.worlds.world import World, gone, read_text, wrong
+from piaa_utils.worlds.world import World, gone, read_text, refuse_twice, wrong
 
 # What columns of a CSV file may be called, in small letters.
 FILE_COLUMNS = ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "name")
@@ -55,21 +55,21 @@ class Table(NamedTuple):
 class LabelledFolder(World):
     """A folder of images with a CSV file of labels.
 
-    The CSV file, UTF-8, has one of three forms::
+    The CSV file, UTF-8, has one of two forms::
 
-        file,labels              file,label              file,cat,dog
-        a.jpg,cat;dog            a.jpg,cat               a.jpg,1,1
-        sub/b.jpg,               a.jpg,dog               sub/b.jpg,0,0
+        file,labels              file,cat,dog
+        a.jpg,cat;dog            a.jpg,1,1
+        sub/b.jpg,               sub/b.jpg,0,0
 
-    Several names in a cell are separated by ``;``; one row a label means several rows a file; in
-    the third form the columns are the classes. The files are named relative to the folder. A column
-    ``split`` may say "train" or "test"; without one, every split has all images.
+    Several names in a cell are separated by ``;``; in the second form the columns are the classes.
+    The files are named relative to the folder, each once. A column ``split`` may say "train" or
+    "test"; without one, every split has all images.
 
     Parameters
     ----------
     root : the folder; images may lie in its sub-folders.
     labels : the CSV file; by default ``labels.csv`` in the folder.
-    class_names : the classes, in order; by default those in the CSV file, sorted (or, in the third
+    class_names : the classes, in order; by default those in the CSV file, sorted (or, in the second
         form, in the order of its columns).
     split : "learn", "val" or "test"; None takes all rows.
 
@@ -77,11 +77,8 @@ class LabelledFolder(World):
     ----------
     unlisted : images in the folder without a row; left out, and named in a warning.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Files are missing; the CSV file is in none of the forms, has an unknown class, or a cell
-        that can be read in two ways: the message names the line.
+    Raises FileNotFoundError, ValueError: files are missing; the CSV file is in none of the forms,
+        has an unknown class, or a cell that can be read in two ways: the message names the line.
     """
 
     def __init__(
@@ -116,11 +113,8 @@ def read_table(file: str | os.PathLike[str], class_names: Sequence[str] | None =
 
     A cell of names may also be a list as Python or NumPy prints it, ``['cat', 'dog']`` or
     ``['cat' 'dog']``, and 1 and 0 may be True and False or 1.0 and 0.0. Columns are separated by
-    commas, tabs or semicolons. The header may be left out where the first field of the file ends
-    like an image; 0/1 columns then need `class_names`.
+    commas, tabs or semicolons.
 
-    Examples
-    --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "labels.csv"
     >>> _ = file.write_text("file,labels\\na.jpg,cat;dog\\nb.jpg,cow\\n")
@@ -131,30 +125,35 @@ def read_table(file: str | os.PathLike[str], class_names: Sequence[str] | None =
     path = Path(file)
     known = None if class_names is None else check_class_names(class_names)
     header, rows = _read_rows(path)
-    at = _columns(path, header, rows, known)
-    flags = {} if at.label is not None else _flags(path, header, at, known)
-    found: dict[str, set[str]] = {}
-    splits: dict[str, str] = {}
+    names = [name.lower() for name in header]
+
+    def find(words: Sequence[str]) -> int | None:
+        return next((names.index(w) for w in words if w in names and w not in (known or ())), None)
+
+    at_file, at_label, at_split = find(FILE_COLUMNS) or 0, find(LABEL_COLUMNS), find(SPLIT_COLUMNS)
+    rest = [c for c in range(len(names)) if c not in (at_file, at_split)]
+    if at_label is None and len(rest) == 1:  # one class, or names under a heading of their own
+        words = any(row[rest[0]].strip().lower() not in FLAGS for _, row in rows)
+        at_label = rest[0] if words else None
+    flags = {} if at_label is not None else _flags(path, {c: header[c] for c in rest}, known)
+    splits = ["" if at_split is None else row[at_split].strip().lower() for _, row in rows]
+    there: list[list[str]] = []
     for line, row in rows:
-        name, cell = one_spelling(row[at.file]), "" if at.label is None else row[at.label]
-        names = {flags[c] for c in flags if FLAGS[row[c].strip().lower()]}
-        split = "" if at.split is None else row[at.split].strip().lower()
         try:
-            names.update(_names(cell, known))
+            if not row[at_file].strip():
+                raise ValueError("there is no file name.")
+            cell = "" if at_label is None else row[at_label]
+            yes = [name for c, name in flags.items() if _flag(row[c])]
+            there.append(yes or _names(cell, known))
         except ValueError as error:
             raise wrong(path, error, line) from None
-        if not row[at.file].strip():
-            raise wrong(path, "there is no file name.", line)
-        if name in found and (flags or splits[name] != split):
-            raise wrong(path, f"{name!r} is listed twice; remove one.", line)
-        found.setdefault(name, set()).update(names)
-        splits[name] = split
-    there = list(flags.values()) or sorted(set().union(*found.values()))
-    if known is None and not there:
+    files = refuse_twice([(line, one_spelling(row[at_file])) for line, row in rows], path)
+    every = list(flags.values()) or sorted(set(sum(there, [])))
+    if known is None and not every:
         raise wrong(path, "no row has a label; give class_names.")
-    known = known or check_class_names(there, printable(path))
-    labels = np.array([[name in names for name in known] for names in found.values()])
-    return Table(path, list(found), list(splits.values()), known, labels.astype(np.int8))
+    known = known or check_class_names(every, printable(path))
+    labels = np.array([[name in names for name in known] for names in there], dtype=np.int8)
+    return Table(path, files, splits, known, labels)
 
 
 def one_spelling(name: str) -> str:
@@ -166,85 +165,48 @@ def one_spelling(name: str) -> str:
     return posixpath.normpath(name.strip().replace("\\", "/"))
 
 
-class _At(NamedTuple):
-    """The columns of the file name, the label names, the split, and the 0/1 of each class."""
-
-    file: int
-    label: int | None
-    split: int | None
-    flags: list[int]
-
-
-Rows = list[tuple[int, list[str]]]  # (line, fields)
-
-
-def _read_rows(path: Path) -> tuple[list[str] | None, Rows]:
-    """The header, None if there is none, and the rows."""
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and (line, fields) of the rows."""
     text = read_text(path, "a CSV file with the columns file,labels")
-    top = text.lstrip().partition("\n")[0]
-    delimiter = next((d for d in (",", "\t", ";") if d in top), ",")
+    delimiter = next((d for d in ",\t;" if d in text.lstrip().partition("\n")[0]), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    rows: Rows = []
+    rows: list[tuple[int, list[str]]] = []
     try:
         rows += ((reader.line_num, row) for row in reader if any(field.strip() for field in row))
     except csv.Error as error:
         line = rows[-1][0] + 1 if rows else 1
         raise wrong(path, f"cannot be read ({error}); close its double quotes.", line) from None
-    header = None
-    if rows and not rows[0][1][0].strip().lower().endswith(SUFFIXES):
-        header = [field.strip() for field in rows.pop(0)[1]]
-    if not rows:
-        raise wrong(path, "there are no rows; each should name an image file and its labels.")
-    width = len(rows[0][1] if header is None else header)
+    if len(rows) < 2 or rows[0][1][0].strip().lower().endswith(SUFFIXES):
+        raise wrong(
+            path, "there should be a line such as file,labels, and below it a row an image."
+        )
+    header = [field.strip() for field in rows.pop(0)[1]]
     for line, row in rows:
-        if len(row) != width:
-            found = f"{len(row)} columns where {width} were expected"
-            raise wrong(
-                path, f"{found}; put fields that hold {delimiter!r} in double quotes.", line
-            )
+        if len(row) != len(header):
+            found = f"{len(row)} columns where {len(header)} were expected"
+            mend = f"put fields that hold {delimiter!r} in double quotes."
+            raise wrong(path, f"{found}; {mend}", line)
     return header, rows
 
 
-def _columns(
-    path: Path, header: list[str] | None, rows: Rows, class_names: tuple[str, ...] | None
-) -> _At:
-    names = [name.lower() for name in header or [""] * len(rows[0][1])]
-    classes = {name.lower() for name in class_names or ()}
-
-    def find(known: Sequence[str]) -> int | None:
-        return next((names.index(n) for n in known if n in names and n not in classes), None)
-
-    def no_flag(columns: Sequence[int]) -> int | None:
-        """The first line with anything but 0 and 1 in these columns."""
-        cells = ((line, row[c].strip().lower()) for line, row in rows for c in columns)
-        return next((line for line, cell in cells if cell not in FLAGS), None)
-
-    at_file, at_label, at_split = find(FILE_COLUMNS) or 0, find(LABEL_COLUMNS), find(SPLIT_COLUMNS)
-    rest = [c for c in range(len(names)) if c not in (at_file, at_split)]
-    if at_label is not None and len(rest) > 1 and no_flag([at_label]) is None:
-        at_label = None  # a class that is called so
-    elif at_label is None and len(rest) == 1 and no_flag(rest):
-        at_label = rest[0]
-    if at_label is None and (not rest or no_flag(rest)):
-        columns = f" ({some(header)})" if header else ""
-        wanted = f"neither a column called 'labels' with names nor only 0 and 1 in all{columns}"
-        raise wrong(path, f"there is {wanted}; see LabelledFolder's forms.", no_flag(rest))
-    return _At(at_file, at_label, at_split, rest)
-
-
-def _flags(
-    path: Path, header: list[str] | None, at: _At, class_names: tuple[str, ...] | None
-) -> dict[int, str]:
+def _flags(path: Path, columns: dict[int, str], known: tuple[str, ...] | None) -> dict[int, str]:
     """{column: class}, with the class names' own upper and lower case."""
-    there = [header[c] for c in at.flags] if header else list(class_names or ())
-    if len(there) != len(at.flags):
-        mend = "add one, or give as many class_names."
-        raise wrong(path, f"there are {len(at.flags)} columns of 0 and 1 but no header; {mend}")
-    check_class_names(there, f"The header of {printable(path)}")
-    spelt = {name.lower(): name for name in class_names or ()}
+    if not columns:
+        raise wrong(path, "there is no column of labels; see LabelledFolder's forms.")
+    there = check_class_names(list(columns.values()), f"The header of {printable(path)}")
+    spelt = {name.lower(): name for name in known or ()}
     if unknown := set(spelt) - {name.lower() for name in there}:
         raise wrong(path, f"there is no column for the class {min(unknown)!r}: {some(there)}.")
-    return {c: spelt.get(name.lower(), name) for c, name in zip(at.flags, there, strict=True)}
+    return {c: spelt.get(name.lower(), name) for c, name in columns.items()}
+
+
+def _flag(cell: str) -> int:
+    if cell.strip().lower() not in FLAGS:
+        mend = "or one column 'labels' with names"
+        raise ValueError(
+            f"{cell!r} is neither 0 nor 1; give 0 or 1 in the column of each class, {mend}."
+        )
+    return FLAGS[cell.strip().lower()]
 
 
 def _names(cell: str, class_names: tuple[str, ...] | None) -> list[str]:

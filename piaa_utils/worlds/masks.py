@@ -16,24 +16,15 @@ MIXED = -3  # of a patch: no class and not the background either covers enough o
 def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
     """The class of each patch: the one that covers most of it, if at least `share` of its pixels.
 
-    Parameters
-    ----------
     mask : int [S, S], class index of each pixel, as :meth:`World.mask` gives it.
     grid : g, patches along a side; S must be a multiple of it.
     share : least share of the patch's pixels, above 0 and at most 1.
 
-    Returns
-    -------
-    int [g*g], row by row: a value of the mask, or ``MIXED``. Of two values that cover as much, the
-    larger, so that an object wins over the background.
+    Returns int [g*g], row by row: a value of the mask, or ``MIXED``. Of two values that cover as
+    much, the larger, so that an object wins over the background.
 
-    Raises
-    ------
-    ValueError
-        If the mask is no square of g x g patches, or `share` is out of range.
+    Raises ValueError: if the mask is no square of g x g patches, or `share` is out of range.
 
-    Examples
-    --------
     >>> mask = np.full((4, 4), -1)  # background
     >>> mask[:2, :2], mask[0, 2] = 7, 5
     >>> patch_labels(mask, grid=2).tolist(), patch_labels(mask, grid=2, share=0.9).tolist()
@@ -53,13 +44,9 @@ def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
 def patch_truth(world: World, grid: int, image_size: int) -> np.ndarray:
     """What each patch of each picture shows, in the square in its middle that a model sees.
 
-    Parameters
-    ----------
     grid, image_size : g and S of the model; S a multiple of g.
 
-    Returns
-    -------
-    int [n, g*g], see :func:`patch_labels`; ``VOID`` where a picture has no mask.
+    Returns int [n, g*g], see :func:`patch_labels`; ``VOID`` where a picture has no mask.
     """
     out = np.full((len(world), grid * grid), VOID)
     for i in range(len(world)):

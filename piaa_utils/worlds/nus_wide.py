@@ -47,11 +47,8 @@ class NUSWide(World):
     labels : the label file, if it is none of those above.
     images : the folder to search for images; by default `root`.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Files are missing; one cannot be understood, and the message names the line; or two images
-        in different folders may be meant by one name.
+    Raises FileNotFoundError, ValueError: files are missing; one cannot be understood, and the
+        message names the line; or two images in different folders may be meant by one name.
     """
 
     def __init__(

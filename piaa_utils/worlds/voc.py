@@ -53,10 +53,8 @@ class VOCLayout(World):
     ----------
     all_names : every class name of the data set, in the order of the masks' palette.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Something is missing, and the message shows the layout; or is wrong, and it names the file.
+    Raises FileNotFoundError, ValueError: something is missing, and the message shows the layout; or
+        is wrong, and it names the file.
     """
 
     def __init__(
@@ -113,10 +111,8 @@ class VOCLayout(World):
     def mask(self, index: int) -> np.ndarray | None:
         """The class mask of a picture, see :class:`World`; ``VOID`` is PASCAL's unlabelled border.
 
-        Raises
-        ------
-        UnreadableImage, ValueError
-            The file is damaged; no palette image; or has an index beyond the data set's classes.
+        Raises UnreadableImage, ValueError: the file is damaged; no palette image; or has an index
+            beyond the data set's classes.
         """
         path = self.root / "SegmentationClass" / f"{self.ids[index]}.png"
         if not path.exists():
@@ -155,14 +151,10 @@ class VOCLayout(World):
 def mini_scenes(split: str, class_names: Sequence[str] = VOC_CLASSES) -> VOCLayout:
     """A split of the embedded mini world, whose masks know every pixel's owner.
 
-    Parameters
-    ----------
     split : "learn" (to learn from, without labels), "val" (to choose settings on) or "test"; each
         also with "_unseen" behind it, drawn in an art style that the mini-CLIP never saw.
     class_names : ``VOC_CLASSES`` (20) or ``mini_long_classes()`` (71).
 
-    Examples
-    --------
     >>> world = mini_scenes("val")
     >>> world[0].size, world.labels.shape[1], world.mask(0).shape
     ((224, 224), 20, (224, 224))
@@ -175,8 +167,6 @@ def mini_scenes(split: str, class_names: Sequence[str] = VOC_CLASSES) -> VOCLayo
 def mini_long_classes() -> tuple[str, ...]:
     """The mini world's second, COCO-like class list: VOC's 20 and 51 more.
 
-    Examples
-    --------
     >>> names = mini_long_classes()
     >>> len(names), names[:20] == VOC_CLASSES, names[20:23]
     (71, True, ('truck', 'traffic light', 'taxi'))
