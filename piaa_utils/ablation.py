@@ -42,7 +42,7 @@ ROWS = (
     "+ PAA = PIAA",
     "PIAA of SCLIP",
     "PIAA of ITACLIP",
-    "GDA, the masks' labels + PAA",
+    "GDA, the masks' labels",
 )
 PIAA_ROW = "+ PAA = PIAA"
 PAPERS = ("PIAA, paper's s, m", "[CLS], paper's s")  # in no line of the table
@@ -117,7 +117,7 @@ def ladder(scales: Scales, constants: dict[str, Any]) -> dict[str, Row]:
         Row(ROWS[4], "scclip", Recipe(), scales, "paa"),
         Row(ROWS[5], "sclip", Recipe(), scales._replace(**own.get("sclip", {})), "paa"),
         Row(ROWS[6], "itaclip", Recipe(), scales._replace(**own.get("itaclip", {})), "paa"),
-        Row(ROWS[7], "scclip", MASKS, scales, "paa"),
+        Row(ROWS[7], "scclip", MASKS, scales, "max"),
         Row(PAPERS[0], "scclip", Recipe(), papers, "paa"),
         Row(PAPERS[1], None, None, papers, "cls"),
     )

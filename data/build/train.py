@@ -1,4 +1,4 @@
-"""Train the mini-CLIP so that its patches can be read: five stages on captioned scenes.
+"""Train the mini-CLIP so that its patches can be read: eight stages on captioned scenes.
 
     python data/build/train.py ART RUN --start FOLDER [--stages plan.json] [--device cuda]
 
@@ -80,6 +80,21 @@ STAGES = [
     {"name": "annealed", "samples": 71_680, "tokens": 100, "lr": [5e-4, 1e-5]},
     # Names had to be told right; now captions alone say what a picture is called, as for CLIP.
     {"name": "captions alone", "samples": 40_960, "names": False, "lr": [3e-4, 1e-5]},
+    # The same two once more, for longer: each time the patches come out easier to read.
+    {
+        "name": "names once more",
+        "samples": 102_400,
+        "tokens": 112,
+        "names": True,
+        "lr": [5e-4, 2e-4],
+    },
+    {
+        "name": "captions alone again",
+        "samples": 61_440,
+        "tokens": 100,
+        "names": False,
+        "lr": [3e-4, 1e-5],
+    },
 ]
 DEFAULTS = {"tokens": 112, "drop": 0.0, "late": False, "exempt": True, "names": True}
 

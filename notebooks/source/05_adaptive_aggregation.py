@@ -4,7 +4,7 @@
 # <!-- badges -->
 #
 # **One patch is enough: the largest posterior of each class, joined with a tenth of [CLS], reaches
-# 77.2 mAP in the style that CLIP never saw, where [CLS] by itself reaches 70.9.**
+# 77.3 mAP in the style that CLIP never saw, where [CLS] by itself reaches 70.0.**
 #
 # **After this notebook you can**
 #
@@ -97,7 +97,17 @@ diagram("max_and_cls")
 # $$\text{score} = 0.9\,s^{patch} + 0.1\,s^{cls}.$$
 #
 # $x_i$ is the embedding of patch $i$, $W, b$ the classifier learned from pictures without labels,
-# $t_c$ the text embedding of class $c$; $T$, $m$ and $s$ are three scales. Four lines of PyTorch:
+# $t_c$ the text embedding of class $c$; $T$, $m$ and $s$ are three scales.
+#
+# **Read it from the inside out.** The inner softmax asks one patch one question: *if you show one of
+# these classes, which?* The answer $g_{ic}$ is a share. A patch of plain background has to give its
+# share to somebody too, and spreads it about evenly. The maximum asks the whole picture: *is there a
+# patch that is sure of* $c$? One is enough, and the 195 others cannot vote it down. The outer softmax
+# lets the classes of one picture compete for what evidence there is. The last line adds CLIP's own
+# answer: [CLS] has looked at the whole and misses what is small; a patch sees what is small and knows
+# nothing of the rest. They err in different places, which is why a tenth of one can help the other.
+#
+# Four lines of PyTorch:
 
 # %%
 g = (logits / scales.T).softmax(-1)  # [n, N, C] what each patch says
@@ -158,8 +168,24 @@ for name, line, prob in zip("AB", by_hand[:, 0], soft[:, 0], strict=True):
 # %% [markdown]
 # By the largest cat logit picture B is more of a cat. But B's patch says dog; all its logits are
 # high. The softmax over classes takes out what a patch says about everything alike, and picture A
-# wins. On all pictures, the maximum of logits and that of posteriors, and for comparison the
-# text's:
+# wins.
+#
+# How much of our logits is of that kind? Split each patch's logits into their mean over the classes,
+# which the softmax takes out, and the rest, which it keeps.
+
+# %%
+offset = logits.mean(-1, keepdim=True)  # [n, N, 1] what a patch says about everything alike
+share = float(offset.var() / logits.var())
+torch.testing.assert_close(posterior(logits - offset, scales.T), posterior(logits, scales.T))
+print(f"the mean over classes makes {share:.0%} of the variance of all logits; no posterior moves")
+
+# %% [markdown]
+# The same trap waits wherever the scores of a linear classifier are compared *between inputs*: images
+# retrieved by their largest logit, one threshold laid on the logits of all pictures, a sample called
+# certain because its logit is large. Cosines with a text embedding are less prone to it, for both
+# sides have length one, but not free of it: a patch near the middle of all texts is near to each.
+#
+# On all pictures, the maximum of logits and that of posteriors, and for comparison the text's:
 
 # %%
 cosines = x.patches["scclip"] @ text.T
@@ -210,6 +236,14 @@ figure.alt_text = "Mean place of a true class by its size: " + "; ".join(
 )
 figure
 
+# %% [markdown]
+# **What to look for.** At the left end, for the smallest things, the curves lie furthest apart: the
+# mean has lost them among 196 patches, the maximum has not. To the right they draw together, for a
+# thing that fills the picture wins by any rule. "Top 10" lies in between, as it must: for things of
+# ten patches and more it is nearly the maximum, for smaller ones it mixes in patches that show
+# something else. The price of the maximum is not in this figure: it also believes the one patch that
+# errs. Therefore the classifier comes first (a better one errs less), and [CLS] has a say at the end.
+
 # %%
 config.claim(
     curves["max"][0] < curves["mean"][0],
@@ -232,8 +266,15 @@ for m in (1.0, 5.0, 50.0):
     print(f"m = {m:4.0f}: dog in A {share[0]:.2f}, dog in B {share[1]:.2f}")
 
 # %% [markdown]
-# A large $m$ makes a picture with several objects share one cake. A small $m$ leaves the evidence as
-# it is, and then [CLS], with its tenth, has the say: for $s^{patch}$ hardly moves from $1/C$.
+# So a large $m$ makes the objects of a picture share one cake: the more of them, the less for each. Of
+# two pictures with equal evidence for a dog, the one that shows it alone comes first. Is that wanted?
+# For mAP it costs: both are right, and the crowded one may sink below a picture without any dog. But a
+# large $m$ also does good. It pushes down every class that is not the picture's best, and most of
+# these are errors. The two pull against each other, and where they balance depends on how many things
+# a picture shows and on how good the evidence is. No formula says; one looks at pictures with labels.
+#
+# A small $m$ leaves the evidence nearly as it is, and then [CLS], with its tenth, has the say: for
+# $s^{patch}$ hardly moves from $1/C$.
 # **A weight is no share of influence**: multiply it by the spread of what it weighs.
 
 # %%
@@ -284,7 +325,10 @@ config.claim(
 
 # %% [markdown]
 # Now the plane of $m$ and $T$. If only $m/T$ matters, mAP is the same along the diagonals, and its
-# best values form a **ridge**.
+# best values form a **ridge**. Where would you expect the rule to break? Where its first step does:
+# "for small logits the softmax is nearly linear" means small against $T$. In the upper rows, with a
+# small $T$, the posteriors come close to 1, and nothing can rise above 1: there the diagonals should
+# bend, and $m$ alone decide.
 
 # %%
 import seaborn as sns
@@ -318,6 +362,12 @@ config.claim(
 )
 
 # %% [markdown]
+# **For a model of your own** this gives a recipe that needs no grid of thirty points. Look at the
+# spread of a patch's logits, as above, and choose $T$ of the same size: then a sure patch has a
+# posterior well above $1/C$, and maps can be read. Keep $T$ there, and vary $m$ alone, by factors of
+# two, on a few hundred pictures with labels. If the bank grows later, or you take an encoder with
+# another width, do not search again: divide $m$, or multiply $T$, by what the rule says (exercise 3).
+#
 # The posterior's temperature does more than the score needs: it decides what a **heat map** shows.
 # With a large $T$ all posteriors lie near $1/C$, and a map is flat unless it is stretched.
 
@@ -376,7 +426,11 @@ scores_of_the_scene(**start)
 # A tag is a score above a threshold. Choose it where F1 is best, and remember that it was chosen on
 # these pictures. And are the scores probabilities? A softmax over classes gives each picture a total
 # of 1; the truth gives it as many as it has classes. So the mean score is exactly $1/C$, whatever the
-# pictures show: **shares of one cake**, no independent probabilities.
+# pictures show: **shares of one cake**, no independent probabilities. A picture with four objects that
+# are all found can give none of them more than a quarter, and a picture with one object gives it
+# nearly all. One threshold is therefore too high for crowded pictures or too low for plain ones. Who
+# needs probabilities fits one logistic curve a class, from the score to yes or no, on pictures with
+# labels, and loses "without labels" for that last step; who needs tags can also take the best few.
 
 # %%
 order = (-score.numpy()).ravel().argsort()

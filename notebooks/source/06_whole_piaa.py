@@ -3,8 +3,8 @@
 #
 # <!-- badges -->
 #
-# **On pictures that nobody looked at before, PIAA reaches 85.7 mAP against 82.9 of [CLS] in the
-# styles that CLIP knows, and 75.7 against 71.3 in a style that it never saw.**
+# **On pictures that nobody looked at before, PIAA reaches 87.3 mAP against 83.6 of [CLS] in the
+# styles that CLIP knows, and 76.4 against 71.5 in a style that it never saw.**
 #
 # **After this notebook you can**
 #
@@ -46,7 +46,22 @@ print(config)
 #
 # All choices of this series, from the scales to the model itself, were made on the validation
 # pictures. Here, and only here, the two test sets are opened: 600 pictures in the styles that CLIP was
-# trained on, and 600 in a style it never saw. A row of the ladder is one way to score a picture:
+# trained on, and 600 in a style it never saw.
+#
+# **What makes a comparison fair?** Four things, and each has gone wrong in print.
+#
+# - *The same pictures and the same features.* All rows read one encoding of each picture; no row has a
+#   better crop or a second view.
+# - *Each rival at its best.* [CLS] has the scale that suits it, not PIAA's; the words have the scale
+#   that suits the words; SCLIP and ITACLIP have scales of their own. All of these were chosen on the
+#   validation pictures, with the same care. A method that is tuned beats one that is not, whatever
+#   they are.
+# - *One look.* Whoever opens the test set, mends something and opens it again, has chosen on it.
+# - *What each was given.* [CLS] and the words see nothing but the picture. PIAA has also seen 1,000 to
+#   1,200 others of the same style, without labels. That is little, and it is not nothing: a fair
+#   sentence says so.
+#
+# A row of the ladder is one way to score a picture:
 
 # %%
 from piaa_utils import ablation
@@ -196,7 +211,20 @@ print("score     ", one[0].numpy().round(3))
 # %% [markdown]
 # ## 3 · What each step adds
 #
-# The paper has three steps; each is one line here, and the last line is the whole.
+# Here are the steps, each as the lead of one row over another on the same pictures.
+#
+# - *PIAA - [CLS]* is the claim of the paper's title, each side at its best scales. *The same at the
+#   paper's s, m* sets both to s = 80 and m = 200: it shows how much of a lead can come from a scale
+#   that does not suit the rival, and is the one to compare with the paper's own table.
+# - *The encoder's line* keeps everything and swaps the patches: the same words read vanilla patches,
+#   then SC-CLIP's.
+# - *PVCL's line* keeps the patches and swaps the reader: the words, then the learned classifier; both
+#   take the surest patch.
+# - *PAA's line* keeps classifier and patches, and swaps how they become one score.
+#
+# A step "helps" or "hurts" if its whole interval lies on one side of zero; else it is not shown to do
+# either, which is not the same as doing nothing. Write your guess for each line down before you run the
+# cell: which step, would you say, brings most?
 
 # %%
 added = {}
@@ -215,8 +243,9 @@ config.claim(
 )
 PAA_LINE = "PAA - maximum of the patches"
 config.claim(
-    all(added[PAA_LINE, w].high > 0 for w in labels),
-    "joining [CLS] is not shown to hurt: " + ", ".join(str(added[PAA_LINE, w]) for w in labels),
+    added[PAA_LINE, "test"].above_zero and not added[PAA_LINE, "test_unseen"].above_zero,
+    f"joining [CLS] helps in the seen styles, {added[PAA_LINE, 'test']}, and is not shown to in the "
+    f"unseen one, {added[PAA_LINE, 'test_unseen']}",
 )
 PVCL_LINE = "PVCL - text, same patches"
 print("the classifier against the words:", *(str(added[PVCL_LINE, w]) for w in labels))
@@ -229,7 +258,12 @@ print("the classifier against the words:", *(str(added[PVCL_LINE, w]) for w in l
 # already read what an oracle could read, there is no head-room for a learned classifier, and where the
 # words fail, there is.
 #
-# How far is it to the ceiling? The last row of the ladder learned with the masks' labels:
+# **And PAA's line.** A tenth of [CLS] is worth something where [CLS] is good. In the unseen style it is
+# much weaker than the patches, and the surest patch alone does as well, or better. The scales were
+# chosen so that neither style pays for the other, and with so small an $m$ [CLS] has much to say.
+#
+# How far is it to the ceiling? The last row of the ladder takes the surest patch, too, and learned with
+# the masks' labels:
 
 # %%
 oracle = ROWS[-1]
@@ -270,11 +304,19 @@ maps_row(
 picture
 
 # %% [markdown]
+# **What to look for.** In each row first the words in bold: they are what one of the two names and the
+# other does not. Then the map: is it bright on the object and nowhere else? A tag can be right for the
+# wrong reason, and only the map tells. These three were chosen because they show what PIAA adds, so
+# they say nothing about how often it does; for that there are the table above and the next section.
+#
 # ## 5 · Classes beyond the largest
 #
-# mAP sorts pictures, class by class. A person looks at one picture and asks what is on it. Of the
+# mAP sorts pictures, class by class. A person looks at one picture and asks what is on it. The two
+# need not agree: a score can sort all pictures of a class rightly and still put that class third in
+# each of them, behind two that are not there. So here is the person's question as a number. Of the
 # classes other than the largest: how many are among a picture's $n$ best, $n$ being how many it
-# shows?
+# shows? Drawn by lot, $n$ of twenty classes would name $n/20$ of them. The largest is left out because
+# everybody finds it, [CLS] first of all; what is beyond it is what the paper's title is about.
 
 # %%
 from piaa_utils.lessons import areas
@@ -331,13 +373,24 @@ config.claim(
 
 # %% [markdown]
 # A patch is 16 pixels wide: what is smaller is mixed with its surroundings before any encoder sees
-# it. That is a limit of the grid, and a larger image size moves it (notebook 08).
+# it. That is a limit of the grid, and a larger image size moves it (notebook 08). There are two other
+# ways to fail. Things that look alike at the size of a patch, fur for fur and wheel for wheel, are
+# taken for each other: see what is named most often without being there. And a thing that is half
+# hidden may show only patches that could belong to anything. Against the first a finer class list
+# does not help, but a *background* word may (notebook 08); against the second only more context does,
+# and this is what patches were cut off from.
 #
 # ## 7 · What it costs
 #
 # The trunk runs once for [CLS] and patches together. What PIAA adds to an ordinary CLIP is one more last
 # block for the patches, a selection while pictures stream by, one inversion of a matrix of $D \times D$
 # for all, and a product $x W$ for each patch.
+#
+# Count it for ViT-B/16, twelve blocks: the patches' own last block is a thirteenth, so about a twelfth
+# more; SC-CLIP's smoothing multiplies $N \times N$ matrices by the patches, with $N = 196$ no more than
+# attention does. Selection keeps $C\,K$ rows however many pictures there are. The inversion takes
+# $D^3$, with $D = 512$ a blink, once. And nothing of all that needs a gradient: no optimiser, no
+# learning rate, no epoch, and so nothing to tune but three scales. Here is what this machine says:
 
 # %%
 import time
@@ -362,7 +415,23 @@ print(f"numbers learned: {W.numel() + b.numel()} (W and b); CLIP itself stays as
 # > add something else. And the ceiling is no ceiling of the pictures, only of linear classifiers on
 # > these patches.
 #
-# ## 8 · Exercises
+# ## 8 · If you take it to your own pictures
+#
+# The order in which to look, if something is off:
+#
+# 1. **The patches.** Draw the text's map of a thing that you know is there (notebook 02). If it is
+#    bright everywhere, the encoder is the wrong one, or the activation is (QuickGELU or GELU), and no
+#    later step will mend it.
+# 2. **The bank.** Look at the surest patches of three classes as pictures (notebook 03). A class whose
+#    patches show something else has a name that CLIP reads otherwise: try a synonym.
+# 3. **The scales.** If all maps are flat, $T$ is too large for your bank; if all scores are near $1/C$,
+#    $m$ is too small (notebook 05).
+# 4. **The rest of the world.** Patches that show none of your classes must go somewhere: give the
+#    commonest of them names, as background.
+#
+# Only then ask for the mAP, and ask [CLS] at its own scale on the same pictures.
+#
+# ## 9 · Exercises
 #
 # ### Exercise 1 · The three functions in one
 #
@@ -439,7 +508,7 @@ e06.check_words(words, test, text, config.scales)
 # - **Three functions.** Select, learn in closed form, aggregate: PIAA from an empty file gives the
 #   package's scores.
 # - **What each step adds**, with paired intervals: the encoder nearly all of it; the classifier costs
-#   where the words read well already; joining [CLS] does little at the scales that suit this model.
+#   where the words read well already; joining [CLS] helps in the seen styles, not in the unseen one.
 # - **The rivals.** [CLS] at its own scale, the words on SC-CLIP's patches, SCLIP and ITACLIP; and the
 #   ceiling with labels.
 # - **Cost and failures.** One more last block and one inversion; things smaller than a patch.

@@ -262,6 +262,22 @@ config.claim(
 )
 
 # %% [markdown]
+# **Everything agrees, and the number still differs?** Suppose that all of section 2's list is the same
+# and your mAP is 0.3 points off. That is about what remains of such things, in the order in which to
+# look for them. *The decoder*: two libraries decode one JPEG to pixels that differ by one or two of 255.
+# *The resize*: bicubic with and without antialiasing are two filters, and both are called bicubic. *The
+# precision*: float16 on a graphics card, or TF32 products that nobody asked for. *The activation*: GELU
+# in place of QuickGELU, which costs whole points and warns nobody, except here. *The list of pictures*:
+# a split file that was sorted, cut, or has one line too many. And *chance*: another order of float32
+# sums moves a few patches in or out of the bank. Look at the interval before you look for a reason. On
+# 40 pictures 0.3 points are nothing; on 4,952 the paired interval of two versions of the *same* method
+# is narrow, for most pictures agree, and 0.3 points have a cause.
+#
+# This is why the result file of a run holds so much beside the number: the versions of all libraries,
+# the processor, the hash of the weights, of the list of pictures and of their labels, what was skipped,
+# and the average precision of each class. Two files can be laid side by side, and the line in which they
+# differ is where to begin.
+#
 # **How long would the paper's sets take?** COCO has 82,081 and 40,137 pictures. Let `--limit 200` run
 # on your machine with the real CLIP, read the seconds in the result, and multiply. On a graphics card
 # reading the pictures decides, on a processor the CLIP does.

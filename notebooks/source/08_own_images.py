@@ -187,6 +187,12 @@ print(f"cosine of sofa to couch {cosine[0, 1]:.2f}, to settee {cosine[0, 2]:.2f}
 config.claim(cosine[0, 1] > cosine[0, 2], "couch lies closer to sofa than settee does")
 
 # %% [markdown]
+# Some advice on words, from how CLIP was trained. Write what a caption would say: *sofa*, not
+# *furniture, upholstered*. Say which one is meant where a word means two things: *crane (bird)* becomes
+# "a photo of a crane bird". Classes should be of one level: with *dog* and *poodle* in one list the two
+# share one cake. And if your archive has a name for what is in no picture of others, a person or a
+# building, no zero-shot model can know it.
+#
 # A mean speaks for all its names, the poor ones too. A word that a CLIP does not know well pulls the
 # vector away from the good ones: the mini-CLIP learned from captions with *sofa* and *couch*. So a synonym
 # can help or hurt; where you have some labels, measure.
@@ -494,6 +500,13 @@ print(f"{large.name}: {large.grid} x {large.grid} patches, {large.scales}")
 #
 # A finer grid costs: attention grows with the square of the number of patches. And SC-CLIP's constants and
 # the scales belong to a tower and its size: measure anew before you trust them.
+#
+# **Before you hand tags to others**, four questions. Was the limit chosen on pictures that were *looked
+# at*, and are those like the rest? Who sees the tags, and do they know that a missing tag means nothing?
+# Are there pictures of people, and would a wrong tag hurt one of them? And is it written down with which
+# CLIP, which words and which limit the tags were made, so that they can be made again? The saved
+# classifier holds all but the limit; put that into the name of the file of tags, or beside it.
+# A list of tags without its limit is like a measurement without its unit.
 #
 # ## 8 · A real photograph
 #

@@ -149,6 +149,15 @@ config.claim(
 )
 
 # %% [markdown]
+# What else could be learned so? Anything whose memory is a *choice* (the largest, the first, the union),
+# and anything whose memory is a *count of whole numbers*. A mean of floating-point numbers can be merged
+# as well, but only to the last bits; GDA's means and covariance would be of that kind, if they were
+# summed up shard by shard. Here they are not: the bank is small, so it is sent whole, and the sums are
+# done once, in one place and in one order. What cannot be merged at all is a result that depends on what
+# was seen before it: a network trained by gradient steps, k-means after its first round, a running
+# threshold. This is the quiet gift of a method that selects: the hard part of learning from ten million
+# pictures is a choice, and choices commute.
+#
 # ## 3 · Map and reduce
 #
 # So learning is a **map** (each shard to its bank) and a **reduce** (merge two by two), and then one
@@ -263,6 +272,15 @@ config.claim(
 # merged. If it was not merged elsewhere yet, it died with its worker. That is also why merging is given
 # priority over the next shard: then few banks wait.</details>
 #
+# Two ways to fail are worse than to die. A worker may be **slow**: a full disk, a hot processor. The
+# others wait for its last shard, and small shards help here too. And a worker may be **wrong**: other
+# weights, another version, another kind of processor. Nothing crashes, and the numbers are a little off
+# for ever. That is why each worker compares the hash of its weights with yours before it does anything,
+# and why the other conditions stand in the table above: what cannot be checked should at least be known.
+# A worker that is short of memory is of the first kind. Dask pauses it, and if all are paused the
+# learning would wait without end; `scaling.fit` waits half a minute and then says which number is too
+# small.
+#
 # ## 5 · Memory, and what an image costs
 #
 # A worker holds CLIP, a batch, and a bank of at most $C \cdot K$ rows. Nothing in that list depends on the
@@ -373,6 +391,23 @@ hours_figure(10, measured)
 # **What to look for.** The time falls as one over the number of workers until each has one shard (the dotted
 # line), and merging stays small, for its rounds grow with a logarithm only. The mini-CLIP is small: put the
 # cost that *you* measure for ViT-B/16 into the formula.
+#
+# **On a cluster of your own**, in this order:
+#
+# 1. Put the pictures where all machines see them under the *same path*, and the weights too.
+# 2. Install the same versions everywhere; the pins of `environment.yml` are made for that.
+# 3. Start a scheduler and workers (`dask scheduler`, `dask worker tcp://address:8786 --nthreads 1`), as
+#    many workers on a machine as its memory holds copies of CLIP and a batch.
+# 4. Learn from a hundred pictures with one worker and with all, and compare W and b in every bit, as
+#    above. If they differ, one of the conditions does not hold; better to know it now.
+# 5. Multiply: seconds an image, pictures, workers. If reading the pictures is slower than encoding them,
+#    more workers on the same disk will not help.
+#
+# And ask first whether you need it. Measure one machine with the real CLIP on a thousand pictures, and
+# multiply by your archive: if the answer is a night, let it run for a night, with `scaling.connect()` on
+# the one machine or with nothing of all this. Many machines bring their own troubles, and a result that
+# comes a day later on one machine is the same result, in every bit. What needs a cluster is not the
+# method but the size of the archive, and a bank that was learned from a tenth of it may be as good.
 #
 # > **What this does not show.** Two workers on one machine share its memory and its disk. Nothing was run on
 # > a cluster: there the network, the disks and the scheduler have a say, and the paper calculation leaves

@@ -200,8 +200,8 @@ def follow(config: Config, split: str = "val_unseen") -> Scene:
 
     Of the pictures of `split` with three or more classes whose smallest covers 2 to 12 patches: the
     ones where that class is not among [CLS]'s n best (n classes are there), and is among PIAA's
-    with its highest patch on it; of those, the one most of whose classes PIAA names, and then the
-    one whose smallest is largest. How many there are of each kind, notebook 00 prints.
+    with its highest patch on it; of those, the one whose patches on objects PIAA's classifier reads
+    best. How many there are of each kind, notebook 00 prints.
     """
     data, part = config.split(split), features(config, split)
     piaa = ready(config, "learn_unseen" if "unseen" in split else "learn")
@@ -211,7 +211,7 @@ def follow(config: Config, split: str = "val_unseen") -> Scene:
     }
     size = areas(data, config.backbone_.grid)
     g = posterior(piaa.decision_function(part.patches["scclip"]), config.scales.T)
-    found: list[tuple[float, float, Scene]] = []
+    found: list[tuple[float, Scene]] = []
     for i, row in enumerate(size):
         there = np.argsort(-row)[: int((row > 0).sum())]
         if len(there) < 3 or not 2 <= row[there[-1]] < PATCHES_MOST:
@@ -219,8 +219,8 @@ def follow(config: Config, split: str = "val_unseen") -> Scene:
         best = {who: set(s[i].topk(len(there)).indices.tolist()) for who, s in scores.items()}
         c = int(there[-1])
         if c in best["piaa"] - best["cls"] and part.truth[i, int(g[i, :, c].argmax())] == c:
-            named = len(best["piaa"] & set(there.tolist())) / len(there)
-            found.append((named, row[c], Scene(split, i, there.tolist(), c)))
+            right = g[i].argmax(-1).numpy()[part.truth[i] >= 0] == part.truth[i][part.truth[i] >= 0]
+            found.append((float(right.mean()), Scene(split, i, there.tolist(), c)))
     return max(found)[-1]
 
 
