@@ -12,7 +12,7 @@
 # <!-- badges -->
 #
 # **In the style that CLIP never saw, the patch that fits an object's word best lies on that object
-# for 8 per cent of the objects when patches leave CLIP's own last block, and for 61 per cent when
+# for 6 per cent of the objects when patches leave CLIP's own last block, and for 65 per cent when
 # they leave SC-CLIP's: the same weights, the same words.**
 #
 # After this notebook you can
@@ -78,10 +78,11 @@ for split, scene in scenes.items():
 figures.named_scenes(rows, ["CLIP's own last block", "SC-CLIP's"])
 
 # %% [markdown]
-# In the middle the outlines might as well not be there: patches of one object name different things,
-# and one name runs across several objects. On the right the names follow the outlines, those of the
-# smallest objects too. Not everywhere: the chair is read as a neighbour of it, one of two cats as the
-# bird before it. Some of that is the *words'* failure, and notebook 04 takes it up.
+# In the middle the outlines might as well not be there: one name runs across the whole picture, and a
+# screen is called a potted plant. On the right the names follow the outlines, those of the smallest
+# objects too. What has no outline, a computer mouse or scissors, is on no list of ours; its patches
+# have to name something all the same. Some of what is still wrong is the *words'* failure, and
+# notebook 04 takes it up.
 # Nothing was trained between the two columns; only the last of twelve blocks was computed in another
 # way. Object by object:
 

@@ -11,7 +11,7 @@
 #
 # <!-- badges -->
 #
-# **In the style that CLIP never saw, 69 per cent of the patches that entropy selects, without a single
+# **In the style that CLIP never saw, 70 per cent of the patches that entropy selects, without a single
 # label, show the class that they stand for; drawn at random, 1 per cent would.**
 #
 # After this notebook you can
@@ -83,8 +83,8 @@ figures.named_scenes(rows, ["what each patch names", "the surest fifth"])
 
 # %% [markdown]
 # **What to look for.** Much of the background went, and what is left names the right class more often
-# than what went. But not always: a patch can be sure and wrong, such as the cat that the words see in
-# the seat of the chair. A single picture is also a poor place to be choosy:
+# than what went. But not always: a patch can be sure and wrong, such as those on the computer mouse,
+# which is on no list and is named a tv monitor. A single picture is also a poor place to be choosy:
 # this scene must give a fifth, however unsure its best patches are. So the sieve of PIAA does not work
 # picture by picture. For each class it keeps the 512 surest patches of *all* pictures to learn from;
 # most pictures give none, and these two scenes might not give one either.
