@@ -12,8 +12,7 @@ it and on how many threads share the work. W and b equal those of ``PIAA.fit`` i
 - shards are whole batches: :func:`shards` cuts only between the batches of the single process;
 - all processes use the same number of PyTorch threads: the workers do, see ``threads``, and
   the single process does within ``with torch_threads(1):``;
-- all have the same kind of processor (or GPU), versions of the libraries, and weights. The
-  weights are checked.
+- all have the same kind of processor (or GPU), libraries, and weights (these are checked).
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ from piaa_utils.images import UnreadableImage, list_images, report_skipped
 from piaa_utils.pipeline import PIAA
 from piaa_utils.selection import PatchBank
 
-# Dask lets its processes give freed memory back at once; CLIP's next layer asks for it again, and
-# an image then costs twice the processor time.
+# Dask gives freed memory back at once, CLIP's next layer asks for it again: twice the time.
 KEEP_MEMORY = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
 PAUSED, GONE = 30.0, 300.0  # seconds that we wait where all workers are; the gone may be restarted
 _LOCK = Lock()  # of this process's backbone
@@ -103,24 +101,18 @@ def fit(
 ) -> PIAA:
     """``piaa.fit(images)`` on a cluster; see the top of this module for when it is bit for bit.
 
-    images : a folder, paths, or a world.
-    client : from :func:`connect`, or any other Dask client.
+    images : a folder, paths, or a world.    client : from :func:`connect`, or any of Dask.
     batches_per_shard : batches of ``piaa.batch_size`` images that are one task; changes the time
         that is lost with a worker, never a result.
     threads : of PyTorch in each worker.    workers : addresses of those to use; None: all.
     on_shard : called after each shard with the number of shards done, and of all.
-    load : how a worker loads its backbone, such as ``partial(load_backbone,
-        "ViT-B-16-quickgelu", "/weights/ViT-B-16.pt")``; None, by its name, does for all that no
-        file or object was given for.
+    load : how a worker loads its backbone, such as ``partial(load_backbone, "ViT-B-16-quickgelu",
+        "ViT-B-16.pt")``; None, by its name, does where no file or object was given.
 
     Returns the same `piaa`, fitted; ``shards_`` is a list of :class:`Shard` in the images' order.
-
-    Raises ValueError, UnreadableImage: as ``piaa.fit``; or images that are no paths, or a worker
-        that has another backbone.
-    Raises RuntimeError: a shard ended several workers one after the other, or all workers were
-        paused for lack of memory for half a minute, or gone for five.
-
-    ::
+    Errors as in ``piaa.fit``; images that are no paths and a worker with another backbone are a
+    ValueError; a shard that ended several workers, and workers that all are paused for half a
+    minute or gone for five, a RuntimeError. ::
 
         with scaling.connect(workers=2) as client:  # or connect("tcp://10.0.0.5:8786")
             piaa = scaling.fit(PIAA(names), "pictures", client)
@@ -130,16 +122,19 @@ def fit(
         backbone = load_backbone(given) if isinstance(given, str) else given
         cuts = shards(len(paths), piaa.batch_size, batches_per_shard)
         how: dict[str, Any] = {"pure": False, "workers": workers}
-        job: dict[str, Any] = {
+        job = {
             "load": pickle.dumps(load or _loader(backbone)),
             "expected": _about(backbone),
+            "threads": threads,
+            # Unlike scattered data, what was computed is never lost with a worker.
+            "settings": client.submit(bytes, _settings(piaa), **how),
         }
-        # Unlike scattered data, what was computed is never lost with a worker.
-        job["settings"] = client.submit(bytes, _settings(piaa), **how)
         pieces = [c.start for c in cuts], [paths[c.start : c.stop] for c in cuts]
         futures = client.map(_select_shard, *pieces, **job, **how)
         told = dict(zip((f.key for f in futures), cuts, strict=True))
-        part = _merged(client, futures, told, how, piaa.progress, on_shard)
+        look: dict[str, Any] = {"unit": "image", "delay": 2, "disable": not piaa.progress}
+        with tqdm(total=len(paths), desc="selecting patches", **look) as bar:
+            part = _merged(client, futures, told, how, bar, on_shard)
         piaa.skipped_, piaa.shards_ = sorted(part.skipped), sorted(part.log)
         report_skipped(piaa.skipped_, len(paths))
         return piaa.fit_bank(part.bank)
@@ -174,22 +169,12 @@ def merge_parts(a: Part, b: Part) -> Part:
     return Part(_packed(bank), a.skipped + b.skipped, a.log + b.log)
 
 
-# On the client
-
-
 def _merged(
-    client: Client,
-    futures: list[Future],
-    cuts: dict[Any, range],
-    how: dict[str, Any],
-    progress: bool,
-    on_shard: Callable[[int, int], None] | None,
+    client: Client, futures: list, cuts: dict[Any, range], how: dict, bar: tqdm, on_shard: Any
 ) -> Part:
     """All shards as one part, merged two by two as they come; an error of one ends all."""
     pending, one, done, since = set(futures), None, 0, time.monotonic()
     futures.clear()  # a future that is held keeps its bank in the cluster's memory
-    total = sum(map(len, cuts.values()))
-    bar = tqdm(total=total, desc="selecting patches", unit="image", delay=2, disable=not progress)
     try:
         while pending:
             with client.as_current(), contextlib.suppress(TimeoutError):
@@ -216,7 +201,6 @@ def _merged(
         assert one is not None  # there is an image, and so a shard
         return one.result()
     finally:
-        bar.close()
         client.cancel(list(pending))
 
 
@@ -224,10 +208,9 @@ def _check(future: Future, cut: range) -> None:
     """Raise a shard's error, if it had one: as it is, or in one sentence."""
     error = future.exception()
     if isinstance(error, KilledWorker):
-        raise RuntimeError(
-            f"Images {cut.start} to {cut.stop - 1} ended several workers, one after the other, "
-            f"most likely for lack of memory: give the workers more, or PIAA a smaller batch_size."
-        ) from error
+        what = f"Images {cut.start} to {cut.stop - 1} ended several workers, one after the other"
+        mend = "give the workers more, or PIAA a smaller batch_size"
+        raise RuntimeError(f"{what}, most likely for lack of memory: {mend}.") from error
     if error is not None:
         raise error
 
@@ -244,8 +227,7 @@ def _nobody_works(client: Client) -> tuple[float, str] | None:
     limit = min(worker["memory_limit"] for worker in there) / 1e9
     return PAUSED, (
         f"All {len(there)} workers are paused for lack of memory: each may hold {limit:.2f} GB, "
-        f"and PyTorch, the backbone and the work take up to {used:.2f} GB. Use fewer workers, or "
-        f"give them more."
+        f"and needs up to {used:.2f} GB. Use fewer workers, or give them more."
     )
 
 
@@ -254,10 +236,8 @@ def _paths(images: Any) -> list[str]:
     paths = list_images(images)
     for i, path in enumerate(paths):
         if not isinstance(path, str | os.PathLike):
-            raise ValueError(
-                f"Workers are given paths, not pixels, and image {i} is a {type(path).__name__}: "
-                f"save the pictures in a folder that all workers can read, and give its paths."
-            )
+            what = f"Workers are given paths, not pixels, and image {i} is a {type(path).__name__}"
+            raise ValueError(f"{what}: save the pictures where all workers can read them.")
     return [os.path.abspath(path) for path in paths]
 
 
@@ -279,11 +259,8 @@ def _about(backbone: Backbone) -> dict[str, Any]:
     return backbone.identity() | {"calibration": tuple(backbone.calibration)}
 
 
-# On the workers
-
-
 def _select_shard(first: int, paths: list[str], **job: Any) -> Part:
-    """Stage I of one shard, whose images are numbered from `first` on."""
+    """On a worker: Stage I of one shard, whose images are numbered from `first` on."""
     piaa, bank = _loaded(**job), None
     now, start, cpu = time.time(), time.perf_counter(), time.process_time()
     with warnings.catch_warnings(), contextlib.suppress(UnreadableImage):  # not one can be read
@@ -292,9 +269,8 @@ def _select_shard(first: int, paths: list[str], **job: Any) -> Part:
     skipped = [(first + i, name, reason) for i, name, reason in piaa.skipped_]
     spent = time.perf_counter() - start, time.process_time() - cpu
     memory = psutil.Process().memory_info().rss
-    return Part(
-        _packed(bank), skipped, [Shard(first, len(paths), now, *spent, memory, os.getpid())]
-    )
+    cost = Shard(first, len(paths), now, *spent, memory, os.getpid())
+    return Part(_packed(bank), skipped, [cost])
 
 
 def _packed(bank: PatchBank | None) -> PatchBank | None:
@@ -305,15 +281,12 @@ def _packed(bank: PatchBank | None) -> PatchBank | None:
 def _loaded(settings: bytes, load: bytes, expected: dict[str, Any], threads: int) -> PIAA:
     """A PIAA of these settings with this process's one backbone."""
     with _LOCK:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
         found = _about(_backbone(load))
-        if found != expected:
-            differ = ", ".join(k for k in expected if found[k] != expected[k])
-            raise ValueError(
-                f"The worker in process {os.getpid()} has another backbone {found['name']} than "
-                f"the client ({differ}): bring the same weights and version to all machines."
-            )
+        if differ := ", ".join(k for k in expected if found[k] != expected[k]):
+            what = f"The worker in process {os.getpid()} has another backbone {found['name']}"
+            mend = "bring the same weights and version to all machines"
+            raise ValueError(f"{what} than the client ({differ}): {mend}.")
         return copy(_made(settings, load))
 
 
