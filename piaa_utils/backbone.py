@@ -41,19 +41,18 @@ PRECISIONS = ("fp32", "amp")
 class Backbone:
     """A frozen CLIP and what the method asks of it. Made by :func:`load_backbone`.
 
-    Attributes
-    ----------
     model : the open_clip model; evaluation mode, float32, no gradients.
     name : "mini", or architecture/weights, such as "ViT-B-16-quickgelu/openai".
     image_size, grid : S, side of the image in pixels; g, patches along it; N = g * g patches.
     depth, width, dim : L blocks of the image tower; D_v channels of its tokens; D of embeddings.
-    quick_gelu : True where the model computes QuickGELU, False for GELU.
+    blocks : those of the image tower; ``blocks[l - 1]`` computes h_l.
+    quick_gelu : whether the model computes QuickGELU, not GELU.
     device, precision : where, and whether in "fp32" or "amp", features are computed.
     preprocess : PIL image -> float tensor [3, S, S]: short side to S (bicubic), centre crop,
         RGB in [0, 1], then minus ``mean``, over ``std`` (3 numbers each).
     tokenizer : list of strings -> tokens [n, context], or None for a vocabulary not CLIP's.
-    calibration, scales : SC-CLIP's sizes and PAA's scales for this tower: those that lie beside
-        the weights of a model of ours, else the paper's. ``constants`` is that file, or {}.
+    calibration, scales : SC-CLIP's sizes and PAA's scales for this tower, from the file that lies
+        beside the weights of a model of ours (``constants``, else {}), or else the paper's.
     """
 
     def __init__(self, model: open_clip.CLIP, name: str, tokenizer, device, precision, constants):
@@ -66,17 +65,12 @@ class Backbone:
         self.scales = Scales(**own, source=f"chosen for {name}") if own else Scales()
         visual = model.visual
         self.image_size, self.grid = visual.image_size[0], visual.grid_size[0]
-        self.depth = len(self.blocks)
-        self.width, self.dim = visual.proj.shape
-        looks = {**open_clip.get_model_preprocess_cfg(model), "size": self.image_size}
+        self.blocks: Sequence[ResidualAttentionBlock] = visual.transformer.resblocks
+        self.depth, (self.width, self.dim) = len(self.blocks), visual.proj.shape
+        looks = open_clip.get_model_preprocess_cfg(model) | {"size": self.image_size}
         looks = PreprocessCfg(**looks)
         self.mean, self.std = list(looks.mean), list(looks.std)
         self.preprocess = image_transform_v2(looks, is_train=False)
-
-    @property
-    def blocks(self) -> Sequence[ResidualAttentionBlock]:
-        """The L blocks of the image tower; ``blocks[l - 1]`` computes h_l."""
-        return self.model.visual.transformer.resblocks
 
     def autocast(self, enabled: bool = True) -> AbstractContextManager:
         """Products in float16 where ``precision`` is "amp"; inside, False brings float32 back."""
@@ -104,22 +98,21 @@ class Backbone:
     ) -> Tensor:
         """The text embeddings t_c: [C + B, D], unit rows, in the order of the vocabulary's names.
 
-        Of several prompts of a name: the mean of their unit embeddings, brought to unit length.
-
-        A vocabulary brings its own ``templates``; a list of names takes these. ValueError: what a
-        vocabulary refuses, a prompt longer than the text tower reads, two names that CLIP reads
-        alike, or a model without tokenizer.
+        Of several prompts of a name: the mean of their unit embeddings, brought to unit length. A
+        vocabulary brings its own ``templates``. What a vocabulary refuses, a prompt longer than the
+        tower reads, two names that CLIP reads alike and a lack of a tokenizer are a ValueError.
         """
         if not isinstance(words, Vocabulary):
             words = Vocabulary(words, templates=templates)
         if self.tokenizer is None:
             wanted = "set backbone.tokenizer, a function from a list of strings to tokens"
             raise ValueError(f"{self.name} has another vocabulary than CLIP's: {wanted}.")
-        prompts = words.prompts()
-        check_lengths(sum(prompts, []), self.tokenizer)
-        tokens = self.tokenizer(sum(prompts, [])).to(self.device)
+        of_each = words.prompts()
+        prompts = sum(of_each, [])
+        check_lengths(prompts, self.tokenizer)
+        tokens = self.tokenizer(prompts).to(self.device)
         text = torch.cat([self.model.encode_text(part) for part in tokens.split(256)])
-        parts = F.normalize(text, dim=-1).split([len(each) for each in prompts])
+        parts = F.normalize(text, dim=-1).split([len(each) for each in of_each])
         text = F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
         check_distinct(text.cpu(), words.names)
         return text
@@ -147,15 +140,12 @@ def load_backbone(
         GPUs: text features and scclip's comparisons stay float32, and all come out as float32.
         What it changes, ``benchmarks/precision.py`` measures.
 
-    Raises ValueError, FileNotFoundError, ConnectionError: no such name, tag or file, or no plain
-        ViT; weights unreadable, of another architecture or trained with the other activation; a
-        device or precision that is not to be had.
+    A tower, weights, device or precision that will not do are a ValueError; a file that is not
+    there is a FileNotFoundError, and a download that fails a ConnectionError.
 
-    >>> tower = {"image_size": 96, "patch_size": 16, "layers": 12, "width": 64}
-    >>> text = {"context_length": 16, "width": 64, "heads": 1, "layers": 1}
-    >>> backbone = load_backbone(open_clip.CLIP(32, tower, text, quick_gelu=True), device="cpu")
+    >>> backbone = load_backbone("mini", device="cpu")
     >>> backbone.grid, backbone.depth, backbone.width, backbone.dim, backbone.quick_gelu
-    (6, 12, 64, 32, True)
+    (14, 12, 128, 128, True)
     """
     device = check_device(device or best_device(), precision)
     constants: dict[str, Any] = {}
@@ -174,20 +164,18 @@ def load_backbone(
 
 def embedded_clip(model: str | Path, pretrained: Any) -> tuple[open_clip.CLIP, str, dict]:
     """The CLIP of a folder as data/mini_clip, its name, and the constants beside it, if any."""
-    folder = Path(model) if model != MINI else data_dir() / "mini_clip"
-    name = Path(model).name
+    folder, name = Path(model) if model != MINI else data_dir() / "mini_clip", Path(model).name
     if pretrained is not None:
         raise ValueError(f'"{name}" brings its own weights: leave out pretrained={pretrained!r}.')
-    if not (folder / "open_clip_config.json").is_file():
+    config, constants = folder / "open_clip_config.json", folder / "constants.json"
+    if not config.is_file():
         raise FileNotFoundError(f"{folder} holds no open_clip_config.json: take a whole clone.")
-    config, constants = (
-        json.loads((folder / file).read_text(encoding="utf-8")) if (folder / file).is_file() else {}
-        for file in ("open_clip_config.json", "constants.json")
-    )
-    clip = open_clip.CLIP(**config["model_cfg"])
+    about = json.loads(config.read_text(encoding="utf-8"))
+    clip = open_clip.CLIP(**about["model_cfg"])
     load_weights(clip, folder / "model.safetensors", name)
-    clip.visual.preprocess_cfg = config["preprocess_cfg"]
-    return clip, name, constants
+    clip.visual.preprocess_cfg = about["preprocess_cfg"]
+    own = json.loads(constants.read_text(encoding="utf-8")) if constants.is_file() else {}
+    return clip, name, own
 
 
 def own_clip(model: Any, pretrained: str | Path | None) -> tuple[open_clip.CLIP, str]:
@@ -195,11 +183,10 @@ def own_clip(model: Any, pretrained: str | Path | None) -> tuple[open_clip.CLIP,
     if not isinstance(getattr(model, "visual", None), nn.Module):
         kind = "tuple: give its first element" if isinstance(model, tuple) else type(model).__name__
         raise ValueError(f"model is a name or an open_clip model, not a {kind}.")
-    check_plain_vit(model.visual, "custom")
-    clip, name = copy.deepcopy(model), "custom"
-    if pretrained is not None:
-        name = f"custom/{Path(pretrained).name}"
-        load_weights(clip, pretrained, name)
+    clip = copy.deepcopy(model)
+    if pretrained is None:
+        return clip, "custom"
+    load_weights(clip, pretrained, name := f"custom/{Path(pretrained).name}")
     return clip, name
 
 
@@ -212,7 +199,13 @@ def named_clip(name: str, pretrained: str | Path | None) -> tuple[open_clip.CLIP
     if pretrained in tags:
         demands = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
         check_activation(name, config, demands, pretrained)
-        return download(name, str(pretrained)), f"{name}/{pretrained}"
+        try:  # from cache, or downloaded
+            clip = open_clip.create_model(name, pretrained=str(pretrained))
+        except Exception as error:  # open_clip, the hub and the network raise many kinds
+            mend = "fetch the file where there is a network, and give the file as pretrained"
+            what = f"No weights {pretrained!r} of {name} came ({error})"
+            raise ConnectionError(f"{what}: {mend}.") from error
+        return clip, f"{name}/{pretrained}"
     if not path.is_file():
         known = f"a tag of {name} in open_clip, which are {', '.join(tags) or 'none'}"
         raise FileNotFoundError(f"pretrained={str(pretrained)!r} is neither a file nor {known}.")
@@ -241,22 +234,12 @@ def plain_config(name: str) -> dict[str, Any]:
     return config
 
 
-def download(name: str, tag: str) -> open_clip.CLIP:
-    """An architecture with the weights of an open_clip tag, downloaded or from cache."""
-    try:
-        return open_clip.create_model(name, pretrained=tag)
-    except Exception as error:  # open_clip, the hub and the network raise many kinds
-        mend = "fetch the file where there is a network, and give the file as pretrained"
-        raise ConnectionError(f"No weights {tag!r} of {name} came ({error}): {mend}.") from error
-
-
 def tokenizer(clip: open_clip.CLIP, model: Any) -> Callable[[list[str]], Tensor] | None:
     """The tokenizer of a model, or None where the vocabulary is not CLIP's."""
     if isinstance(model, str) and model != MINI:
         return open_clip.get_tokenizer(model.replace("/", "-"))
-    if getattr(clip, "vocab_size", None) != CLIP_VOCABULARY:
-        return None
-    return SimpleTokenizer(context_length=clip.context_length)
+    known = getattr(clip, "vocab_size", None) == CLIP_VOCABULARY
+    return SimpleTokenizer(context_length=clip.context_length) if known else None
 
 
 def resize_positions(clip: open_clip.CLIP, image_size: int) -> None:
@@ -264,8 +247,7 @@ def resize_positions(clip: open_clip.CLIP, image_size: int) -> None:
     visual, patch = clip.visual, clip.visual.patch_size[0]
     if image_size <= 0 or image_size % patch:
         raise ValueError(f"image_size={image_size} must be a multiple of the patch size, {patch}.")
-    visual.image_size = image_size, image_size
-    visual.grid_size = image_size // patch, image_size // patch
+    visual.image_size, visual.grid_size = (image_size,) * 2, (image_size // patch,) * 2
     state = {"visual.positional_embedding": visual.positional_embedding.detach().float()}
     resize_pos_embed(state, clip)  # to visual.grid_size
     visual.positional_embedding = nn.Parameter(state["visual.positional_embedding"])
@@ -276,9 +258,9 @@ def check_activation(name: str, config: dict[str, Any], quick: bool, weights: An
     if config.get("quick_gelu", False) != quick:
         trained, computes = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
         right = name.removesuffix("-quickgelu") + "-quickgelu" * quick
+        what = f"were trained with {trained}, but {name} computes {computes}, and all features"
         raise ValueError(
-            f"The weights {str(weights)!r} were trained with {trained}, but {name} computes "
-            f"{computes}, and all features would be wrong: use model={right!r}."
+            f"The weights {str(weights)!r} {what} would be wrong: use model={right!r}."
         )
 
 
@@ -287,11 +269,9 @@ def warn_of_gelu(name: str, path: Path, conv: Tensor) -> None:
     if f"{name}-quickgelu" in open_clip.list_models():
         openai = torch.equal(conv, conv.half().float())
         found = "half-precision values, as OpenAI's weights do" if openai else "nothing that tells"
-        warnings.warn(
-            f"{path} holds {found}; {name} computes GELU: if its weights were trained with "
-            f"QuickGELU, all features are wrong, and the model must be '{name}-quickgelu'.",
-            stacklevel=4,
-        )
+        what = f"{path} holds {found}; {name} computes GELU: if its weights were trained with "
+        mend = f"QuickGELU, all features are wrong, and the model must be '{name}-quickgelu'."
+        warnings.warn(what + mend, stacklevel=4)
 
 
 def check_plain_vit(visual: Any, name: str) -> None:
@@ -300,10 +280,8 @@ def check_plain_vit(visual: Any, name: str) -> None:
     refuse_any(name, {found: isinstance(visual, kind) for found, kind in kinds.items()})
     if not isinstance(visual, VisionTransformer):
         kind = f"{type(visual).__module__}.{type(visual).__name__}"
-        raise ValueError(
-            f"{name} is no open_clip model, its image tower is a {kind}: name the architecture, "
-            "such as 'ViT-B-16-quickgelu', as model, and OpenAI's .pt file as pretrained."
-        )
+        mend = "name the architecture, such as 'ViT-B-16-quickgelu', and its .pt file as pretrained"
+        raise ValueError(f"{name} is no open_clip model, its tower is a {kind}: {mend}.")
     blocks = visual.transformer.resblocks
     faults = {
         "a ViT with an attentional pool": visual.attn_pool is not None,
@@ -318,11 +296,9 @@ def check_plain_vit(visual: Any, name: str) -> None:
 
 def refuse_any(name: str, faults: dict[str, bool]) -> None:
     """Raise the error for the first fault that a tower has."""
+    wanted = "a plain ViT for square images, with a class token, such as 'ViT-B-16-quickgelu'"
     for found in (found for found, has in faults.items() if has):
-        raise ValueError(
-            f"{name} is {found}, and the patch encoders need a plain ViT for square images, with "
-            "a class token: use one such as 'ViT-B-16-quickgelu'."
-        )
+        raise ValueError(f"{name} is {found}, and the patch encoders need {wanted}.")
 
 
 def computes_quick_gelu(model: nn.Module, name: str) -> bool:
