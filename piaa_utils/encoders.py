@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
 from piaa_utils.backbone import Backbone
@@ -40,6 +40,7 @@ class Trunk(NamedTuple):
     v: Tensor
 
 
+@torch.no_grad()  # not inference mode: its tensors could not be trained on later
 def encode(
     backbone: Backbone,
     images: Tensor,
@@ -49,43 +50,32 @@ def encode(
 ) -> dict[str, Tensor]:
     """Encode images: the [CLS] embedding and, for each encoder asked, all patch embeddings.
 
-    backbone : from :func:`piaa_utils.backbone.load_backbone`, whose ``precision`` counts here.
     images : float [B, 3, S, S] on any device, as ``backbone.preprocess`` makes them.
     encoders : names out of ``ENCODERS``; however many, the trunk runs once.
     normalize : rows of unit length, as the method wants them; False leaves them as they are.
     calibration : scclip's beta, CLS share and gain; None takes those of the backbone.
 
     Returns {"cls": [B, D], name: [B, N, D] for each name}, float32, patches row by row of the grid.
+    An unknown encoder, images of another shape and a grid too small for scclip are a ValueError.
 
-    Raises ValueError: an unknown encoder, images of another shape, or a grid too small for scclip.
-
-    >>> import open_clip
     >>> from piaa_utils.backbone import load_backbone
-    >>> tower = {"image_size": 96, "patch_size": 16, "layers": 12, "width": 64}
-    >>> text = {"context_length": 16, "width": 64, "heads": 1, "layers": 1}
-    >>> backbone = load_backbone(open_clip.CLIP(32, tower, text, quick_gelu=True), device="cpu")
-    >>> features = encode(backbone, torch.zeros(2, 3, 96, 96), ("vanilla", "scclip"))
+    >>> backbone = load_backbone("mini", device="cpu")
+    >>> features = encode(backbone, torch.zeros(2, 3, 224, 224), ("vanilla", "scclip"))
     >>> {name: tuple(x.shape) for name, x in features.items()}
-    {'cls': (2, 32), 'vanilla': (2, 36, 32), 'scclip': (2, 36, 32)}
+    {'cls': (2, 128), 'vanilla': (2, 196, 128), 'scclip': (2, 196, 128)}
     """
     encoders = (encoders,) if isinstance(encoders, str) else tuple(encoders)
     for name in encoders:
         if name not in HEADS:
             raise ValueError(f"There is no encoder {name!r}; there are {', '.join(ENCODERS)}.")
-    with torch.no_grad():  # not inference mode: its tensors could not be trained on later
-        with backbone.autocast():
-            trunk = run_trunk(backbone, images, encoders)
-            features = {"cls": cls_head(backbone, trunk)}
-            for name in encoders:
-                own = (calibration,) if name == "scclip" else ()
-                features[name] = HEADS[name](backbone, trunk, *own)
-        features = {name: x.float() for name, x in features.items()}
-        if normalize:
-            features = {name: F.normalize(x, dim=-1) for name, x in features.items()}
-    return features
-
-
-# The trunk: blocks 1 to L - 1
+    with backbone.autocast():
+        trunk = run_trunk(backbone, images, encoders)
+        features = {"cls": cls_head(backbone, trunk)}
+        for name in encoders:
+            own = (calibration,) if name == "scclip" else ()
+            features[name] = HEADS[name](backbone, trunk, *own)
+    features = {name: x.float() for name, x in features.items()}
+    return {k: F.normalize(x, dim=-1) for k, x in features.items()} if normalize else features
 
 
 def run_trunk(backbone: Backbone, images: Tensor, encoders: Sequence[str] | None = None) -> Trunk:
@@ -95,25 +85,21 @@ def run_trunk(backbone: Backbone, images: Tensor, encoders: Sequence[str] | None
     """
     side = backbone.image_size
     if images.shape[1:] != (3, side, side) or not images.is_floating_point():
-        raise ValueError(
-            f"{backbone.name} takes images as floats [B, 3, {side}, {side}], as "
-            f"backbone.preprocess makes them, not {images.dtype} {list(images.shape)}."
-        )
+        wanted = f"as floats [B, 3, {side}, {side}], as backbone.preprocess makes them"
+        found = f"{images.dtype} {list(images.shape)}"
+        raise ValueError(f"{backbone.name} takes images {wanted}, not {found}.")
     layers = range(backbone.depth) if encoders is None else layers_read(encoders, backbone.depth)
-    x = embed(backbone.model.visual, images.to(backbone.device, torch.float32))
+    visual = backbone.model.visual
+    patches = visual.conv1(images.to(backbone.device, torch.float32))
+    patches = patches.flatten(2).transpose(1, 2)  # [B, N, D_v]
+    cls = visual.class_embedding.expand(len(images), 1, -1)
+    x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)  # h_0
     hidden = {0: x} if 0 in layers else {}
     for layer, block in enumerate(backbone.blocks[:-1], start=1):
         x = block(x)
         if layer in layers:
             hidden[layer] = x
     return Trunk(hidden, *heads(backbone.blocks[-1], x, "qkv"))
-
-
-def embed(visual: VisionTransformer, images: Tensor) -> Tensor:
-    """h_0: one token per patch, [CLS] before them, plus positions, normalised."""
-    patches = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, D_v]
-    cls = visual.class_embedding.expand(len(images), 1, -1)
-    return visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)
 
 
 def tap(layer: int, depth: int) -> int:
@@ -135,13 +121,10 @@ def layers_read(encoders: Sequence[str], depth: int) -> set[int]:
     return layers
 
 
-# Parts of a block
-
-
 def heads(block: ResidualAttentionBlock, x: Tensor, parts: str) -> Tensor:
-    """Queries, keys and values (``parts``: "qkv", "qk" or "kv") of a block's input [B, T, D_v].
+    """Queries, keys and values of a block's input [B, T, D_v]: [len(parts), B, H, T, d].
 
-    Comes out as [len(parts), B, H, T, d], to be unpacked in the order of ``parts``.
+    parts : "qkv", "qk" or "kv".
     """
     attn, width = block.attn, x.shape[-1]
     rows = {"qkv": slice(None), "qk": slice(2 * width), "kv": slice(width, None)}[parts]
@@ -243,7 +226,9 @@ def scclip(backbone: Backbone, trunk: Trunk, calibration: Calibration | None = N
     hidden = {layer: trunk.hidden[tap(layer, backbone.depth)] for layer in SCCLIP_MULTI}
     # 1. What enters the last block: patches P and [CLS].
     block, cls, patches = last(backbone, trunk)
-    with backbone.autocast(enabled=False):  # rounding must not decide who belongs to whom
+    # No rounded products decide who belongs to whom; a trunk in float16, which h_4 and h_9 come
+    # from, still can: a cosine that lies next to beta may fall on its other side.
+    with backbone.autocast(enabled=False):
         # 2. Outliers among P, by their local outlier factor.
         outliers = lof_outliers(patches)
         # 3. fill(.): outliers become the mean of their neighbours on the grid, in P and in h_9.
@@ -268,9 +253,6 @@ def scclip(backbone: Backbone, trunk: Trunk, calibration: Calibration | None = N
     return project(backbone, y)
 
 
-# The steps of SC-CLIP
-
-
 def lof(patches: Tensor, k: int = NEIGHBOURS) -> Tensor:
     """The simplified local outlier factor of every patch of every image (step 2).
 
@@ -284,21 +266,18 @@ def lof(patches: Tensor, k: int = NEIGHBOURS) -> Tensor:
     """
     count = patches.shape[1]
     if count <= k:
-        raise ValueError(
-            f"The encoder scclip needs more than {k} patches, to compare each with its {k} "
-            f"nearest, and there are {count}: use another encoder or larger images (image_size)."
-        )
+        why = f"more than {k} patches, to compare each with its {k} nearest, and there are {count}"
+        mend = "use another encoder or larger images (image_size)"
+        raise ValueError(f"The encoder scclip needs {why}: {mend}.")
     patches = patches - patches.mean(1, keepdim=True)  # distances stay, rounding shrinks
     norms = patches.square().sum(-1)
-    distances = torch.baddbmm(
-        norms[:, :, None] + norms[:, None], patches, patches.transpose(1, 2), alpha=-2
-    )
+    sums = norms[:, :, None] + norms[:, None]
+    distances = torch.baddbmm(sums, patches, patches.transpose(1, 2), alpha=-2)
     distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # itself excluded
     nearest, neighbours = distances.topk(k, largest=False, sorted=False)  # [B, N, k]
     tiny = torch.finfo(patches.dtype).tiny  # equal patches: all factors 1
     lrd = k / nearest.amax(-1).clamp_min(tiny**0.5)
-    lrd_neighbours = lrd[:, None].expand(-1, count, -1).gather(2, neighbours)
-    return lrd_neighbours.mean(-1) / lrd
+    return lrd[:, None].expand(-1, count, -1).gather(2, neighbours).mean(-1) / lrd
 
 
 def lof_outliers(patches: Tensor) -> Tensor:
@@ -317,20 +296,14 @@ def fill(tokens: Tensor, outliers: Tensor) -> Tensor:
     >>> fill(tokens, tokens[..., 0] == 0).flatten()[:4]  # the mean of 1, 3 and 4
     tensor([2.6667, 1.0000, 2.0000, 3.0000])
     """
-    weights = eight_neighbours(outliers.shape[1], tokens.device) & ~outliers[:, None]
-    weights = weights.to(tokens.dtype)
+    patches = torch.arange(outliers.shape[1], device=tokens.device)
+    side = round(len(patches) ** 0.5)
+    rows, columns = ((x[:, None] - x).abs() for x in (patches // side, patches % side))
+    neighbours = torch.maximum(rows, columns) == 1  # [N, N]: they touch, corners included
+    weights = (neighbours & ~outliers[:, None]).to(tokens.dtype)
     count = weights.sum(-1, keepdim=True)
     means = weights @ tokens / count.clamp_min(1)
     return torch.where(outliers[..., None] & (count > 0), means, tokens)
-
-
-def eight_neighbours(count: int, device: torch.device) -> Tensor:
-    """Which of N patches of a square grid touch, corners included: bool [N, N]."""
-    side = round(count**0.5)
-    index = torch.arange(count, device=device)
-    row, column = index // side, index % side
-    rows, columns = ((x[:, None] - x[None]).abs() for x in (row, column))
-    return torch.maximum(rows, columns) == 1
 
 
 def cosine_similarity(tokens: Tensor) -> Tensor:
@@ -364,16 +337,9 @@ def similarity_attention(similarity: Tensor, gain: float = Calibration().gain) -
 def calibrated_attention(block: ResidualAttentionBlock, z: Tensor, softmax_g: Tensor) -> Tensor:
     """attn(z) = out((softmax(G) + S(k_z)) v_z / 2) of patches z [B, N, D_v] (step 6)."""
     k, v = heads(block, z, "kv")
-    attended = softmax_g @ concat_heads(v) + attend(k, k, v)
-    return block.attn.out_proj(attended / 2)
+    return block.attn.out_proj((softmax_g @ concat_heads(v) + attend(k, k, v)) / 2)
 
 
-HEADS: dict[str, Callable[..., Tensor]] = {
-    "vanilla": vanilla,
-    "maskclip": maskclip,
-    "clearclip": clearclip,
-    "sclip": sclip,
-    "itaclip": itaclip,
-    "scclip": scclip,
-}
+ALL: tuple[Callable[..., Tensor], ...] = (vanilla, maskclip, clearclip, sclip, itaclip, scclip)
+HEADS = {head.__name__: head for head in ALL}
 ENCODERS = tuple(HEADS)
