@@ -43,14 +43,14 @@ def entropy(p: Tensor) -> Tensor:
 
 
 class Rows(NamedTuple):
-    """Patches of a bank, one a row; see :class:`PatchBank`. The first four columns order them."""
+    """Patches of a :class:`PatchBank`, one a row. The first four columns order them."""
 
-    labels: Tensor
-    entropy: Tensor
-    image_id: Tensor
+    labels: Tensor  # [n] int64, the class y of each
+    entropy: Tensor  # [n] float32, nats
+    image_id: Tensor  # [n] int64, where it came from, likewise patch_index
     patch_index: Tensor
-    features: Tensor
-    probs: Tensor
+    features: Tensor  # [n, D] unit, in the dtype they came in; another encoder's if so given
+    probs: Tensor  # [n, C] float32, the text probabilities p
 
 
 class PatchBank:
@@ -61,22 +61,11 @@ class PatchBank:
     the smaller patch index. Rows that may enter wait until C K have come together and are sorted
     in at once, so memory is at most a few C K rows and one batch, whatever the number of images.
 
-    Parameters
-    ----------
     n_classes : C.    k : patches kept for a class; 512 in the paper. With fewer, all are kept.
     scale : factor on the cosines; 60 in the paper.
 
-    Attributes
-    ----------
-    All rows are ordered by (class, entropy, image id, patch index).
-
-    features : [n, D] unit patch features, in the dtype they came in (of another encoder where
-        ``update`` was given its features).
-    probs : [n, C] float32 text probabilities p.
-    labels : [n] int64, the class y of each row.
-    entropy : [n] float32, nats.
-    image_id, patch_index : [n] int64, where each row came from.
-    counts : [C] int64, rows of each class.
+    Its rows are those of :class:`Rows`, ordered by (class, entropy, image id, patch index), each
+    column an attribute of the bank; ``counts``, int64 [C], are the rows of each class.
 
     >>> bank = PatchBank(n_classes=2, k=1)
     >>> patches = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]])
@@ -92,7 +81,6 @@ class PatchBank:
         none, wide = torch.empty(0, dtype=torch.int64), torch.empty(0, n_classes)
         self._kept = Rows(none, wide.sum(1), none, none, wide, wide)  # the first K of each class
         self._waiting: list[Rows] = []
-        self._n_waiting = 0
         self._limits = torch.full((n_classes,), torch.inf)  # entropies above these cannot enter
         self._ids: set[int] = set()  # of the images that have rows here
 
@@ -120,8 +108,7 @@ class PatchBank:
     ) -> None:
         """Show the bank one batch of images; an image id that was given before is a ValueError.
 
-        patches : [B, N, D] unit patch features of B images; the text reads them, and so decides
-            what is kept.
+        patches : [B, N, D] unit features, by which the text decides which patches are kept.
         text : [C, D] unit text features, the same ones at every call.
         image_ids : B integers; every image of the whole set has its own.
         features : [B, N, D] unit features of the same patches by another encoder, to be kept in
@@ -135,11 +122,9 @@ class PatchBank:
             return
         # One image at a time, so that no bit of an entropy depends on the batch around the image;
         # entropies rounded to float32, so that equal patches tie wherever in the image they are.
-        text = text.to(device, torch.float64)
-        images = patches.to(device)
-        p = torch.stack([patch_probabilities(x.double(), text, self.scale) for x in images])
-        p = p.flatten(0, 1)  # [B N, C]
-        H, y = entropy(p).float(), p.argmax(dim=-1)
+        text, images = text.to(device, torch.float64), patches.to(device)
+        p = torch.cat([patch_probabilities(x.double(), text, self.scale) for x in images])
+        H, y = entropy(p).float(), p.argmax(dim=-1)  # p: [B N, C]
         rows = (H <= self._limits.to(device)[y]).nonzero().squeeze(1)  # most of a batch ends here
         n = patches.shape[1]
         kept = (patches if features is None else features).to(device).flatten(0, 1)[rows]
@@ -149,9 +134,8 @@ class PatchBank:
     def merge(self, other: PatchBank) -> PatchBank:
         """A new bank of what this one and another, of other images, have seen together.
 
-        Exact, associative and commutative: the result is the bank that one pass over all the images
-        would have given. The two banks stay as they are. Banks that differ in classes, K or scale,
-        or share an image id, are a ValueError.
+        Exact, associative and commutative: the bank that one pass over all the images would give.
+        Banks that differ in classes, K or scale, or share an image id, are a ValueError.
 
         >>> left, right = PatchBank(2, k=1), PatchBank(2, k=1)
         >>> left.update(torch.tensor([[[0.8, 0.6]]]), torch.eye(2), [0])
@@ -161,9 +145,8 @@ class PatchBank:
         """
         mine, theirs = ((b.n_classes, b.k, b.scale) for b in (self, other))
         if mine != theirs:
-            raise ValueError(
-                f"Only banks of the same (n_classes, k, scale) can be merged: {mine}, {theirs}."
-            )
+            kinds = f"(n_classes, k, scale) can be merged: {mine}, {theirs}"
+            raise ValueError(f"Only banks of the same {kinds}.")
         merged = PatchBank(*mine)
         for bank in (self, other):
             merged._check_new(bank.image_id.unique())
@@ -188,18 +171,15 @@ class PatchBank:
     def _check_new(self, ids: Tensor) -> None:
         again = [i for i, n in Counter(ids.tolist()).items() if n > 1 or i in self._ids]
         if again:
-            raise ValueError(
-                f"Image id {again[0]} is in the bank already: count the images over the whole set, "
-                f"and show each of them once."
-            )
+            mend = "count the images over the whole set, and show each of them once"
+            raise ValueError(f"Image id {again[0]} is in the bank already: {mend}.")
 
     def _add(self, rows: Rows) -> None:
         """Let rows wait, and sort them in where C K wait."""
         if len(rows.labels):
             self._waiting.append(rows)
-            self._n_waiting += len(rows.labels)
             self._ids.update(rows.image_id.unique().tolist())
-        if self._n_waiting >= self.n_classes * self.k:
+        if sum(len(r.labels) for r in self._waiting) >= self.n_classes * self.k:
             self._sorted()
 
     def _sorted(self) -> Rows:
@@ -209,11 +189,9 @@ class PatchBank:
             device = chunks[0].labels.device
             columns = [torch.cat([x.to(device) for x in c]) for c in zip(*chunks, strict=True)]
             keep = _first_of_each_class(columns[:4], self.k)
-            self._kept = Rows(*(column[keep] for column in columns))
-            self._waiting, self._n_waiting = [], 0
+            self._kept, self._waiting = Rows(*(column[keep] for column in columns)), []
             self._ids = set(self._kept.image_id.unique().tolist())
-            last = self.counts.cumsum(0) - 1
-            worst = self._kept.entropy[last.clamp(min=0)]
+            worst = self._kept.entropy[(self.counts.cumsum(0) - 1).clamp(min=0)]
             self._limits = torch.where(self.counts == self.k, worst, torch.inf)
         return self._kept
 
