@@ -7,8 +7,7 @@ With a weight w_i for each row (in the paper its class probability p_ic), priors
     Omega = D ((n - 1) Sigma + tr(Sigma) I)^-1          (Kubokawa, Srivastava 2008)
     decision function   x.W + b,    W = Omega mu^T,    b_c = log(prior_c) - mu_c^T Omega mu_c / 2
 
-predict counts from the rows' centre, which takes the same from every class: far from 0, rounding
-would drown what tells the classes apart.
+predict counts from the rows' centre: far from 0, rounding would drown what tells classes apart.
 """
 
 from __future__ import annotations
@@ -30,25 +29,18 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
 
     Of use on its own for any features. Everything is computed in float64 on the CPU.
 
-    Parameters
-    ----------
-    prototypes : [C, D] array, or None
-        The class-prototype fallback. With it the classes are 0..C-1, and a class without rows takes
+    prototypes : [C, D], or None. With them the classes are 0..C-1, and a class without rows takes
         its prototype as its mean and adds no rows to the covariance. PIAA gives the text features.
     priors : [C] probabilities, in the order of ``classes_``; None: all alike, as in the paper.
-    shrinkage : "kubokawa", None, or a number from 0 to 1
-        "kubokawa": the paper's precision, see above; positive definite even where n < D. Up to a
-        factor it is the number s = D / (n - 1 + D) of the next line.
-        A number s: the inverse of (1 - s) Sigma + s tr(Sigma)/D I, and None: the inverse of Sigma,
-        both with divisor n, as in scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr")``.
-    weigh_covariance : bool
-        True: ``sample_weight`` counts rows, as in all of scikit-learn: a weight of 2 is the row
-        given twice. False: weights enter the class means only, as the paper's p_ic do.
+    shrinkage : "kubokawa", the paper's precision, see above; positive definite even where n < D. Up
+        to a factor it is the number s = D / (n - 1 + D). A number s from 0 to 1: the inverse of
+        (1 - s) Sigma + s tr(Sigma)/D I, and None: the inverse of Sigma, both with divisor n, as in
+        scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr")``.
+    weigh_covariance : True: ``sample_weight`` counts rows, as in all of scikit-learn: a weight of 2
+        is the row given twice. False: it enters the class means only, as the paper's p_ic do.
 
-    Attributes
-    ----------
-    classes_ : [C] labels.    means_ : [C, D] class means mu.    precision_ : [D, D] Omega.
-    coef_ : [C, D], W transposed. A row for each class, for two as well.    intercept_ : [C] b.
+    Learned: ``classes_`` [C] labels; ``means_`` [C, D], mu; ``precision_`` [D, D], Omega; ``coef_``
+    [C, D], W transposed, a row for each class, for two as well; ``intercept_`` [C], b.
 
     >>> X = [[1.0, 0.0], [0.8, 0.2], [0.0, 1.0], [0.2, 0.8]]
     >>> gda = GaussianDiscriminantAnalysis().fit(X, [0, 0, 1, 1])
@@ -73,10 +65,8 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> GaussianDiscriminantAnalysis:
-        """Learn means, precision, W and b.
+        """Learn means, precision, W and b from [n, D] finite features and their [n] labels.
 
-        X : [n, D] finite features.
-        y : [n] labels; with prototypes, integers from 0 to C-1.
         sample_weight : [n] weights, 0 or more; None is 1 each. A row of weight 0 is left out. The
             paper's are p_ic, c being the row's own label, with ``weigh_covariance=False``.
 
@@ -85,7 +75,13 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(labels)
-        weights = _check_weights(sample_weight, len(rows))
+        count = len(rows)
+        weights = np.ones(count) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        fine = weights.shape == (count,) and np.isfinite(weights).all() and (weights >= 0).all()
+        if not fine or not weights.any():
+            raise ValueError(
+                f"sample_weight must be {count} finite numbers from 0 up, not all zero."
+            )
         used = weights > 0
         rows, weights = rows[used], weights[used]
         self.classes_, labels, means = self._classes(rows, labels[used])
@@ -101,7 +97,6 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         n, total = counts.sum(), counts @ Z
         scatter = (counts[:, None] * Z).T @ Z - np.outer(total, total) / n  # (n - 1) Sigma
         factor = cho_factor(self._inverse_precision(n, scatter, np.abs(rows).max()))
-
         self.means_ = means
         self.precision_ = cho_solve(factor, np.eye(len(scatter)))
         self.coef_, self.intercept_ = _linear(factor, means, log_priors)
@@ -121,8 +116,7 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """[n] the class of the largest decision value."""
-        best = self._logits(X).argmax(axis=1)
-        return self.classes_[best]
+        return self.classes_[self._logits(X).argmax(axis=1)]
 
     def _logits(self, X: ArrayLike) -> np.ndarray:
         """x.W + b about the centre: less, at each x, what all classes share."""
@@ -139,13 +133,12 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         if means.shape[1:] != X.shape[1:] or not np.isfinite(means).all():
             raise ValueError(f"prototypes must be finite, [C, {X.shape[1]}]: got {means.shape}.")
         classes = np.arange(len(means))
-        wrong = np.setdiff1d(y, classes).tolist()
-        if wrong:
+        if wrong := np.setdiff1d(y, classes).tolist():
             raise ValueError(f"With prototypes labels are 0 to {len(means) - 1}: got {wrong[:5]}.")
         return classes, y.astype(np.int64), means
 
     def _log_priors(self, n_classes: int) -> np.ndarray:
-        given = np.full(n_classes, 1 / n_classes) if self.priors is None else self.priors
+        given = [1 / n_classes] * n_classes if self.priors is None else self.priors
         priors = np.asarray(given, dtype=np.float64)
         if priors.shape != (n_classes,) or not (priors > 0).all() or abs(priors.sum() - 1) > 1e-6:
             raise ValueError(f"priors must be {n_classes} positive numbers that sum to 1.")
@@ -155,8 +148,8 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         """The positive definite matrix of which Omega is the inverse."""
         width, s, identity = len(scatter), self.shrinkage, np.eye(len(scatter))
         if np.trace(scatter) <= n * width * (8 * np.finfo(float).eps * largest) ** 2:
-            message = "No class has two different rows: the identity stands in for the precision."
-            warnings.warn(message, stacklevel=3)
+            what = "No class has two different rows: the identity stands in for the precision."
+            warnings.warn(what, stacklevel=3)
             return identity
         if n <= 1:
             raise ValueError(f"sample_weight counts rows, and sums to {n:.3g}: give more than 1.")
@@ -175,12 +168,3 @@ def _linear(factor: Any, means: np.ndarray, log_priors: np.ndarray) -> tuple:
     """W transposed [C, D] and b [C] of means [C, D]."""
     W = cho_solve(factor, means.T).T
     return W, log_priors - 0.5 * (means * W).sum(axis=1)
-
-
-def _check_weights(sample_weight: ArrayLike | None, n: int) -> np.ndarray:
-    """[n] float64 weights, 1 each where none are given."""
-    weights = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    fine = weights.shape == (n,) and np.isfinite(weights).all() and (weights >= 0).all()
-    if not fine or not weights.any():
-        raise ValueError(f"sample_weight must be {n} finite numbers, 0 or more, not all zero.")
-    return weights
