@@ -103,9 +103,8 @@ class Recipe(NamedTuple):
             report["predicted"], report["kept"] = predicted.tolist(), kept.counts.tolist()
             report["kept_nothing"] = len(kept.rows) == 0
             if report["kept_nothing"]:
-                T = f"T={self.purify_temperature:g}"
-                message = f"Stage II (released, {T}) kept no patch of any class: Stage I stays."
-                warnings.warn(message, stacklevel=2)
+                stage = f"Stage II (released, T={self.purify_temperature:g})"
+                warnings.warn(f"{stage} kept no patch of any class: Stage I stays.", stacklevel=2)
             else:
                 report["text_fallback"] = _without_rows(kept.counts, names, "Stage II kept")
                 gda = fit_gda(x[kept.rows], kept.labels, kept.weights, text)
@@ -129,11 +128,9 @@ def fit_gda(
 def purify_released(logits: Tensor, temperature: float = PURIFY_TEMPERATURE["voc07"]) -> Purified:
     """Stage II as the authors' code does it (PIAA, PVCL Stage II).
 
-    q = softmax_c(T (x.W + b)); for each predicted class the rows with q >= mean + (unbiased)
-    standard deviation of that class are kept. Seldom a filter: where T saturates q at exactly 1 a
-    class keeps all of its rows or none; and never a lone row.
-
-    logits : [n, C] decision values x.W + b of the bank.    temperature : T.
+    q = softmax_c(T (x.W + b)) of [n, C] decision values; for each predicted class the rows with
+    q >= mean + (unbiased) standard deviation of that class are kept. Seldom a filter: where T
+    saturates q at exactly 1 a class keeps all of its rows or none; and never a lone row.
 
     >>> logits = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     >>> purify_released(logits, temperature=1.0).rows.tolist()
@@ -143,8 +140,7 @@ def purify_released(logits: Tensor, temperature: float = PURIFY_TEMPERATURE["voc
     """
     predicted = logits.argmax(dim=1)
     # Float32, as released: how soon q saturates at 1 decides what is kept.
-    q = torch.softmax((temperature * logits).float(), dim=1)
-    q = q.gather(1, predicted[:, None]).squeeze(1)
+    q = torch.softmax((temperature * logits).float(), dim=1).amax(dim=1)
     kept = torch.zeros_like(predicted, dtype=torch.bool)
     for c in predicted.unique():
         rows = (predicted == c).nonzero().squeeze(1)
@@ -161,7 +157,6 @@ def _without_rows(counts: Tensor, names: Sequence[str], what: str) -> list[int]:
     """The classes without a row, by number; one warning names them."""
     empty = (counts == 0).nonzero().squeeze(1).tolist()
     if empty:
-        listed = ", ".join(names[c] for c in empty)
-        message = f"{what} no patch for {listed}: the text feature stands in for the mean."
-        warnings.warn(message, stacklevel=3)
+        without = f"{what} no patch for {', '.join(names[c] for c in empty)}"
+        warnings.warn(f"{without}: the text feature stands in for the mean.", stacklevel=3)
     return empty
