@@ -72,8 +72,7 @@ def paa(
 
     logits : [B, N, C] decision values of the patches, x.W + b.
     cls : [B, D] and text : [C, D], unit features.
-    scales : s, m and T; see :data:`piaa_utils.settings.PAPER`.
-    cls_weight : share of [CLS] in the score, 0 to 1; 0.1 in the paper. 1 is [CLS] alone.
+    scales : s, m and T.    cls_weight : share of [CLS] in the score, 0 to 1; 1 is [CLS] alone.
     second_softmax : False leaves s_patch at the evidence e itself, for comparison.
 
     Returns [B, C] scores from 0 to 1; they sum to 1 with the second softmax.
