@@ -34,16 +34,6 @@ COLUMNS = {  # where it is measured, learned from which pictures, for which clas
     "test_unseen": ("test_unseen", "learn_unseen", lambda: VOC_CLASSES),
     "test, long list": ("test", "learn", mini_long_classes),
 }
-ROWS = (
-    "[CLS]",
-    "text on vanilla patches",
-    "text on SC-CLIP's patches",
-    "+ PVCL",
-    "+ PAA = PIAA",
-    "PIAA of SCLIP",
-    "PIAA of ITACLIP",
-    "GDA, the masks' labels",
-)
 PIAA_ROW = "+ PAA = PIAA"
 PAPERS = ("PIAA, paper's s, m", "[CLS], paper's s")  # in no line of the table
 GAINS = {  # (better, worse)
@@ -58,18 +48,13 @@ Scores = dict[tuple[str, str], np.ndarray]  # [n, C] of each (row, column)
 
 
 class Row(NamedTuple):
-    """One way to score pictures.
-
-    encoder : whose patches; None, where [CLS] alone is asked.
-    recipe : how the classifier that reads the patches is learned; None reads them by the text.
-    pool : "cls", "max" (over the patches, of their posteriors) or "paa".
-    """
+    """One way to score pictures."""
 
     name: str
-    encoder: str | None
-    recipe: Recipe | str | None
+    encoder: str | None  # whose patches; None, where [CLS] alone is asked
+    recipe: Recipe | str | None  # of the classifier that reads them, or MASKS; None: the text does
     scales: Scales
-    pool: str
+    pool: str  # "cls", "max" (over the patches, of their posteriors) or "paa"
 
     def score(
         self, cls: Tensor, patches: Tensor | None, text: Tensor, learned: Learned | None = None
@@ -77,9 +62,8 @@ class Row(NamedTuple):
         """Scores of pictures from their features (PIAA, PAA and what it is compared with).
 
         cls : [n, D] unit [CLS] features. patches : [n, N, D] unit features of the row's encoder.
-        text : [C, D] unit text features.
-        learned : the classifier that ``recipe`` gave; None reads patches by their cosines.
-        Returns [n, C] from 0 to 1.
+        text : [C, D] unit text features. learned : what ``recipe`` gave; None reads patches by
+        their cosines. Returns [n, C] from 0 to 1.
 
         >>> row = Row("text", "vanilla", None, Scales(T=0.5), "max")
         >>> row.score(torch.eye(1, 2), torch.eye(2)[None], torch.eye(2)).round(decimals=2)
@@ -109,19 +93,23 @@ def ladder(scales: Scales, constants: dict[str, Any]) -> dict[str, Row]:
     text = Scales(T=1 / constants.get("text", SELECTION_SCALE))  # softmax(60 cos)
     papers = Scales(T=scales.T)  # s = 80, m = 200
     own = constants.get("scales_of", {})
+    of_sclip, of_itaclip = (scales._replace(**own.get(e, {})) for e in ("sclip", "itaclip"))
     rows = (
-        Row(ROWS[0], None, None, alone, "cls"),
-        Row(ROWS[1], "vanilla", None, text, "max"),
-        Row(ROWS[2], "scclip", None, text, "max"),
-        Row(ROWS[3], "scclip", Recipe(), scales, "max"),
-        Row(ROWS[4], "scclip", Recipe(), scales, "paa"),
-        Row(ROWS[5], "sclip", Recipe(), scales._replace(**own.get("sclip", {})), "paa"),
-        Row(ROWS[6], "itaclip", Recipe(), scales._replace(**own.get("itaclip", {})), "paa"),
-        Row(ROWS[7], "scclip", MASKS, scales, "max"),
+        Row("[CLS]", None, None, alone, "cls"),
+        Row("text on vanilla patches", "vanilla", None, text, "max"),
+        Row("text on SC-CLIP's patches", "scclip", None, text, "max"),
+        Row("+ PVCL", "scclip", Recipe(), scales, "max"),
+        Row(PIAA_ROW, "scclip", Recipe(), scales, "paa"),
+        Row("PIAA of SCLIP", "sclip", Recipe(), of_sclip, "paa"),
+        Row("PIAA of ITACLIP", "itaclip", Recipe(), of_itaclip, "paa"),
+        Row("GDA, the masks' labels", "scclip", MASKS, scales, "max"),
         Row(PAPERS[0], "scclip", Recipe(), papers, "paa"),
         Row(PAPERS[1], None, None, papers, "cls"),
     )
     return {row.name: row for row in rows}
+
+
+ROWS = tuple(name for name in ladder(Scales(), {}) if name not in PAPERS)  # of the table
 
 
 def learn(
@@ -142,10 +130,7 @@ def learn(
 def learn_from_masks(
     patches: Tensor, truth: np.ndarray, text: Tensor, k: int = BANK_SIZE
 ) -> Learned:
-    """GDA on k patches of each class, spread evenly over all that truly show it.
-
-    As many as a bank holds, so that the scales fit: logits shrink as rows become more.
-    """
+    """GDA on k patches of each class, as many as in a bank, spread over all that truly show it."""
     shown = torch.from_numpy(truth.astype(np.int64)).flatten()
     of_class = [(shown == c).nonzero().flatten() for c in range(len(text))]
     rows = torch.cat([r[np.linspace(0, len(r) - 1, min(k, len(r))).astype(int)] for r in of_class])
@@ -157,29 +142,24 @@ def learn_from_masks(
 def measure(backbone: Backbone, cache: Path) -> tuple[Scores, plots.Figure]:
     """The scores of all rows in all columns, and the picture."""
     rows, scores = ladder(backbone.scales, backbone.constants), Scores()
-    readers = {r.encoder for r in rows.values() if r.encoder}
-    learners = {r.encoder for r in rows.values() if r.encoder and r.recipe}
-    for split, source in dict.fromkeys(places[:2] for places in COLUMNS.values()):
-        seen = encoded(backbone, mini_scenes(source), sorted(learners), cache, desc=source)
-        test = encoded(backbone, mini_scenes(split), sorted(readers), cache, desc=split)
-        for column, (measured_on, _, classes) in COLUMNS.items():
-            if measured_on != split:
-                continue
-            names = classes()
-            text = backbone.encode_text(names).cpu()  # as the features
-            truth = patch_truth(mini_scenes(source, names), backbone.grid, backbone.image_size)
-            learned: dict[tuple, Learned | None] = {}
-            for name, row in rows.items():
-                if (key := row[1:3]) not in learned:
-                    learned[key] = learn(row, seen, truth, text, names)
-                patches = test.patches[row.encoder] if row.encoder else None
-                scores[name, column] = row.score(test.cls, patches, text, learned[key]).numpy()
-            if column == "test_unseen" and (W := learned[rows[PIAA_ROW][1:3]]):
-                logits = test.patches["scclip"] @ W.W + W.b
-                both = scores["[CLS]", column], scores[PIAA_ROW, column]
-                picture = draw_scenes(
-                    mini_scenes(split), *both, posterior(logits, backbone.scales.T)
-                )
+    readers = sorted({r.encoder for r in rows.values() if r.encoder})
+    learners = sorted({r.encoder for r in rows.values() if r.encoder and r.recipe})
+    for column, (split, source, classes) in COLUMNS.items():
+        seen = encoded(backbone, mini_scenes(source), learners, cache, desc=source)
+        test = encoded(backbone, mini_scenes(split), readers, cache, desc=split)
+        names = classes()
+        text = backbone.encode_text(names).cpu()  # as the features
+        truth = patch_truth(mini_scenes(source, names), backbone.grid, backbone.image_size)
+        learned: dict[tuple, Learned | None] = {}
+        for name, row in rows.items():
+            if (key := row[1:3]) not in learned:
+                learned[key] = learn(row, seen, truth, text, names)
+            patches = test.patches[row.encoder] if row.encoder else None
+            scores[name, column] = row.score(test.cls, patches, text, learned[key]).numpy()
+        if column == "test_unseen" and (W := learned[rows[PIAA_ROW][1:3]]):
+            g = posterior(test.patches["scclip"] @ W.W + W.b, backbone.scales.T)
+            cls, piaa = scores["[CLS]", column], scores[PIAA_ROW, column]
+            picture = draw_scenes(mini_scenes(split), cls, piaa, g)
     return scores, picture
 
 
@@ -208,10 +188,7 @@ def choose_scenes(
 
 
 def draw_scenes(world: World, cls: np.ndarray, piaa: np.ndarray, g: Tensor) -> plots.Figure:
-    """Beside each scene the tags of [CLS], those of PIAA, and the map of its object.
-
-    cls, piaa : [n, C] scores. g : [n, N, C] posteriors of the patches.
-    """
+    """Each scene, its tags by the scores [n, C] of [CLS] and PIAA, its object in g [n, N, C]."""
     masks, C, names = [world.mask(i) for i in range(len(world))], len(cls[0]), world.class_names
     areas = np.stack([np.bincount(m[m >= 0], minlength=C) for m in masks if m is not None])
     rows = []
@@ -225,8 +202,7 @@ def draw_scenes(world: World, cls: np.ndarray, piaa: np.ndarray, g: Tensor) -> p
 def summary(scores: Scores) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Table and gains: mAP or points, each with its 95 % interval, by row and column."""
     table, gains = list[dict[str, Any]](), list[dict[str, Any]]()
-    for column in tqdm(COLUMNS, desc="intervals", delay=2):
-        split, _, classes = COLUMNS[column]
+    for column, (split, _, classes) in tqdm(COLUMNS.items(), desc="intervals", delay=2):
         y = mini_scenes(split, classes()).labels
         for name, (a, b) in ({row: (row, "") for row in ROWS} | GAINS).items():
             value, low, high = interval(y, scores[a, column], scores.get((b, column)))
@@ -260,16 +236,12 @@ def run(out: Path, cache: Path) -> dict[str, Any]:
     }
     out.mkdir(parents=True, exist_ok=True)
     chart = plots.ablation_figure(table, title="PIAA on the mini world, step by step")
-    files = {
-        "ablation.json": (json.dumps(result, indent=1) + "\n").encode(),
-        "ablation.png": plots.png_bytes(chart),
-        "scenes.png": plots.png_bytes(picture),
-    }
-    for name, data in files.items():
-        write_whole(out / name, data)
+    write_whole(out / "ablation.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(out / "ablation.png", plots.png_bytes(chart))
+    write_whole(out / "scenes.png", plots.png_bytes(picture))
     print(format_table(table, "mAP (%) [95 % interval]"))
     print("\n" + format_table(gains, "gain in points", sign="+"))
-    print(f"\nSaved: {', '.join(str(out / name) for name in files)}")
+    print(f"\nSaved: ablation.json, ablation.png and scenes.png in {out}")
     return result
 
 
