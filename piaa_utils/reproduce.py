@@ -45,6 +45,7 @@ FORMAT = 2  # of results and checkpoints
 ARCHITECTURE, WEIGHTS = "ViT-B-16-quickgelu", "openai"  # the paper's CLIP
 SAVING_SHARE = 0.05  # of the time, at most about so much goes into writing checkpoints
 CLS_ROW = "[CLS]"
+STAGES = ("learn", "test")
 VARIANTS = {"plain": None, "released": "released"}  # PVCL: Stage I alone; Stages II and III too
 PROTOCOLS = ("absent", "ignored")  # what becomes of a pair that is marked only "difficult"
 LIBRARIES = "torch torchvision open_clip_torch numpy scipy scikit-learn pillow".split()
@@ -64,7 +65,7 @@ class Job:
                 raise ValueError(f"{name} must be 1 or more, but is {value}.")
         clip = options.backbone or (MINI if dataset == MINI else ARCHITECTURE)
         self.weights = options.pretrained or (None if clip == MINI else WEIGHTS)
-        worlds = [load_world(dataset, split, options.data_root) for split in ("learn", "test")]
+        worlds = [load_world(dataset, split, options.data_root) for split in STAGES]
         self.learn, self.test = (first(w, options.limit or len(w)) for w in worlds)
         if not self.test.labels.any():
             raise ValueError(f"None of the test pictures of {dataset} has a label: take more.")
@@ -73,8 +74,7 @@ class Job:
         self.entry = WORLDS.get(dataset)
         self.scales = (self.entry and self.entry.scales) or self.backbone.scales
         if options.scales:
-            s, m, T = options.scales
-            self.scales = Scales(s, m, T, "the command line")
+            self.scales = Scales(*options.scales, source="the command line")
         for name, x in zip("smT", self.scales[:3], strict=True):
             if not 0 < x < math.inf:
                 raise ValueError(f"The scale {name} must be a number above 0, but is {x}.")
@@ -87,8 +87,9 @@ class Job:
         self.rows = {f"{e}, {v}": (e, v) for e in self.encoders for v in VARIANTS}
         self.banks = {e: Recipe().bank(C) for e in self.encoders}
         self.scores = {row: torch.full((n, C), torch.nan) for row in (CLS_ROW, *self.rows)}
-        stages = {stage: {"done": 0, "skipped": [], "seconds": 0.0} for stage in ("learn", "test")}
-        self.so_far: dict[str, Any] = {"resumed": 0, **stages}
+        self.so_far: dict[str, Any] = {"resumed": 0}
+        for stage in STAGES:
+            self.so_far[stage] = {"done": 0, "skipped": [], "seconds": 0.0}
         self._saved_at, self._took = -math.inf, 0.0
 
     @cached_property
@@ -144,22 +145,19 @@ class Job:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             so_far, other = about["so_far"], _differing(about["settings"], self.settings)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"The checkpoint {self.checkpoint} is damaged ({error}): remove it to begin anew."
-            ) from error
+            what = f"The checkpoint {self.checkpoint} is damaged ({error})"
+            raise ValueError(f"{what}: remove it to begin anew.") from error
         if other:
-            raise ValueError(
-                f"{self.checkpoint} is an unfinished run of other settings, {other}: finish it "
-                f"with those, remove it, or choose another --out."
-            )
+            what = f"{self.checkpoint} is an unfinished run of other settings, {other}"
+            raise ValueError(f"{what}: finish it with those, remove it, or choose another --out.")
         self.so_far = so_far | {"resumed": so_far["resumed"] + 1}
         device = "cpu" if self.backbone.device.type == "mps" else self.backbone.device
         for encoder, bank in self.banks.items():
             rows = {k: tensors[f"bank/{encoder}/{k}"] for k in bank.state()}
             self.banks[encoder] = bank.restore(rows, device)
         self.scores = {row: tensors[f"scores/{row}"] for row in self.scores}
-        done = [so_far[stage]["done"] for stage in ("learn", "test")]
-        print(f"Going on from {self.checkpoint}: {done[0]} pictures learned, {done[1]} tested.")
+        learned, tested = (so_far[stage]["done"] for stage in STAGES)
+        print(f"Going on from {self.checkpoint}: {learned} pictures learned, {tested} tested.")
 
 
 def sha256(data: Any) -> str:
@@ -185,9 +183,8 @@ def device_name(device: torch.device) -> str:
 
 def _differing(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """The settings of ours that differ from theirs, in words, with both values if short."""
-    both = {name: f" ({theirs.get(name)}, here {ours[name]})" for name in ours}
-    names = [name for name in ours if theirs.get(name) != ours[name]]
-    return "; ".join(name + (both[name] if len(both[name]) < 120 else "") for name in names)
+    both = {k: f" ({theirs.get(k)}, here {ours[k]})" for k in ours if theirs.get(k) != ours[k]}
+    return "; ".join(name + (text if len(text) < 120 else "") for name, text in both.items())
 
 
 def learn(job: Job) -> dict[str, PIAA]:
@@ -208,8 +205,8 @@ def score(job: Job, classifiers: dict[str, PIAA]) -> None:
     text = job.backbone.encode_text(job.test.class_names)
     for seen in see(job, "test", job.test):
         job.scores[CLS_ROW][seen.ids] = cls_scores(seen.cls, text, job.scales.s).cpu()
-        for row, (encoder, _) in job.rows.items():
-            scores = classifiers[row].score_features(seen.patches[encoder], seen.cls)
+        for row, piaa in classifiers.items():
+            scores = piaa.score_features(seen.patches[piaa.encoder], seen.cls)
             job.scores[row][seen.ids] = scores.cpu()
 
 
@@ -273,13 +270,13 @@ def read_result(job: Job) -> dict[str, Any] | None:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         whole = result.pop("seal") == sha256(result) and result["settings"] == job.settings
-        for name, expected in result["files"].items():
-            whole &= sha256((job.out / name).read_bytes()) == expected
+        files = result["files"].items()
+        if whole and all(sha256((job.out / name).read_bytes()) == known for name, known in files):
+            return result
     except (ValueError, OSError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        print(f"Measuring again: {path}, or a file that it names, is damaged.")
-    return result if whole else None
+        pass
+    print(f"Measuring again: {path}, or a file that it names, is damaged.")
+    return None
 
 
 def write_result(job: Job, classifiers: dict[str, PIAA]) -> dict[str, Any]:
@@ -299,7 +296,7 @@ def write_result(job: Job, classifiers: dict[str, PIAA]) -> dict[str, Any]:
         "papers_setting": not differs,
         "differs": differs,
         "pictures": {"learn": len(job.learn), "test": len(job.test)},
-        "skipped": {stage: job.so_far[stage]["skipped"] for stage in ("learn", "test")},
+        "skipped": {stage: job.so_far[stage]["skipped"] for stage in STAGES},
         "reports": {row: piaa.report_ for row, piaa in classifiers.items()},
         "settings": job.settings,
         "files": {name: sha256((job.out / name).read_bytes()) for name in files.values()},
@@ -320,9 +317,8 @@ def measure(job: Job, scores: np.ndarray) -> dict[str, dict[str, Any]]:
         ignore = difficult if protocol == "ignored" else None
         mean = mean_average_precision(labels, scores, ignore, names)
         each = [None if np.isnan(x) else float(x) for x in mean.per_class]
-        value = interval(labels, scores, ignore=ignore)._asdict()
         about = {"per_class": dict(zip(names, each, strict=True)), "left_out": mean.left_out}
-        out[protocol] = value | about
+        out[protocol] = interval(labels, scores, ignore=ignore)._asdict() | about
     return out
 
 
@@ -332,7 +328,7 @@ def differences(job: Job) -> list[str]:
         return [f"{job.dataset} is not in the paper"]
     n, clip = (len(job.learn), len(job.test)), job.backbone
     scales, paper = job.scales[:3], PAPER[job.dataset][:3]
-    left_out = sum(len(job.so_far[stage]["skipped"]) for stage in ("learn", "test"))
+    left_out = sum(len(job.so_far[stage]["skipped"]) for stage in STAGES)
     reasons = {
         f"{n[0]:,} and {n[1]:,} pictures, not {wanted[0]:,} and {wanted[1]:,}": n != wanted,
         f"the backbone {clip.name}, not OpenAI's": not papers_clip(clip.name, job.weights),
