@@ -116,7 +116,8 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """[n] the class of the largest decision value."""
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        best = self._logits(X).argmax(axis=1)  # first: it checks that this is fitted
+        return self.classes_[best]
 
     def _logits(self, X: ArrayLike) -> np.ndarray:
         """x.W + b about the centre: less, at each x, what all classes share."""

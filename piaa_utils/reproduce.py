@@ -74,7 +74,7 @@ class Job:
         self.entry = WORLDS.get(dataset)
         self.scales = (self.entry and self.entry.scales) or self.backbone.scales
         if options.scales:
-            self.scales = Scales(*options.scales, source="the command line")
+            self.scales = Scales(*options.scales)._replace(source="the command line")
         for name, x in zip("smT", self.scales[:3], strict=True):
             if not 0 < x < math.inf:
                 raise ValueError(f"The scale {name} must be a number above 0, but is {x}.")

@@ -122,7 +122,7 @@ def fit(
         backbone = load_backbone(given) if isinstance(given, str) else given
         cuts = shards(len(paths), piaa.batch_size, batches_per_shard)
         how: dict[str, Any] = {"pure": False, "workers": workers}
-        job = {
+        job: dict[str, Any] = {
             "load": pickle.dumps(load or _loader(backbone)),
             "expected": _about(backbone),
             "threads": threads,
