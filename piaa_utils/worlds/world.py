@@ -20,21 +20,15 @@ from piaa_utils.vocabulary import check_class_names
 class World:
     """n pictures and what is in them: a Dataset of RGB PIL images. All worlds have these alone.
 
-    Parameters
-    ----------
-    root : the world's folder; its name is the world's until the catalogue gives another.
+    root : the world's folder; its name is the world's ``name`` until the catalogue gives another.
     class_names : C names, the columns of the labels.
-    ids, paths : n names and image files, in one order; of a path that is None the picture is left
-        out, and its id kept in the attribute ``missing``.
+    ids, paths : n names and image files; a picture whose path is None is left out, and its id kept
+        in ``missing``.
     labels : int8 [n, C], 1 where the picture has an object of the class; None if the class reads
-        ``annotations`` when they are asked for.
-    mend : what the message says about missing files.
-    allow_missing : warn of them and go on, unless all are missing; else a FileNotFoundError.
-
-    Attributes
-    ----------
-    name, root, class_names, ids, paths, labels : as above.
-    difficult : bool [n, C], where all of them are marked "difficult" (PASCAL VOC alone does so).
+        ``annotations`` when they are asked for. ``difficult`` : bool [n, C], where all such objects
+        are marked "difficult" (in PASCAL VOC alone).
+    mend, allow_missing : what to say of missing files, and whether to warn of them and go on
+        (unless all are missing), or to raise FileNotFoundError.
     """
 
     def __init__(
@@ -127,7 +121,7 @@ def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
 
 
 def refuse_twice(lines: Sequence[tuple[int, str]], path: Path) -> list[str]:
-    """The names, given with their lines, that a file lists; an error if it lists one twice."""
+    """The names of (line, name), as a file lists them; an error if it lists one twice."""
     seen: dict[str, int] = {}
     for number, name in lines:
         if seen.setdefault(name, number) != number:
