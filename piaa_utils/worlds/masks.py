@@ -16,14 +16,9 @@ MIXED = -3  # of a patch: no class and not the background either covers enough o
 def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
     """The class of each patch: the one that covers most of it, if at least `share` of its pixels.
 
-    mask : int [S, S], class index of each pixel, as :meth:`World.mask` gives it.
-    grid : g, patches along a side; S must be a multiple of it.
-    share : least share of the patch's pixels, above 0 and at most 1.
-
-    Returns int [g*g], row by row: a value of the mask, or ``MIXED``. Of two values that cover as
-    much, the larger, so that an object wins over the background.
-
-    Raises ValueError: if the mask is no square of g x g patches, or `share` is out of range.
+    mask is int [S, S], as :meth:`World.mask` gives it; grid is g, patches along a side, which must
+    divide S; share is above 0 and at most 1 (else a ValueError). Returns int [g*g], row by row: a
+    value of the mask, or ``MIXED``. Of two that cover as much the larger: no background.
 
     >>> mask = np.full((4, 4), -1)  # background
     >>> mask[:2, :2], mask[0, 2] = 7, 5
@@ -44,23 +39,16 @@ def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
 def patch_truth(world: World, grid: int, image_size: int) -> np.ndarray:
     """What each patch of each picture shows, in the square in its middle that a model sees.
 
-    grid, image_size : g and S of the model; S a multiple of g.
-
-    Returns int [n, g*g], see :func:`patch_labels`; ``VOID`` where a picture has no mask.
+    grid and image_size are g and S of the model. Returns int [n, g*g], see :func:`patch_labels`;
+    ``VOID`` where a picture has no mask.
     """
     out = np.full((len(world), grid * grid), VOID)
     for i in range(len(world)):
-        if (mask := world.mask(i)) is not None:
-            out[i] = patch_labels(_seen(mask, image_size), grid)
+        if (mask := world.mask(i)) is None:
+            continue
+        side = min(mask.shape)
+        top, left = ((length - side) // 2 for length in mask.shape)
+        square = Image.fromarray(mask[top : top + side, left : left + side].astype(np.int32))
+        seen = np.array(square.resize((image_size, image_size), Image.Resampling.NEAREST))
+        out[i] = patch_labels(seen, grid)
     return out
-
-
-def _seen(mask: np.ndarray, size: int) -> np.ndarray:
-    """The square in the middle of a mask, [size, size]."""
-    height, width = mask.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    mask = mask[top : top + side, left : left + side]
-    if side == size:
-        return mask
-    return np.array(Image.fromarray(mask.astype(np.int32)).resize((size, size), 0))
