@@ -18,28 +18,19 @@ from piaa_utils.worlds.world import World
 
 
 class Entry(NamedTuple):
-    """One world.
+    """One world: what it is, how it is split, and the paper's numbers for it."""
 
-    load : of its folder, one of its splits and class names. folder : under the data root.
-    files : what its folder must look like, and where to get it, in a sentence.
-    splits : what it calls "learn" (to learn from, without labels), "val" (to choose settings on,
-    with labels) and "test". "val" is half of VOC07's "learn", and all of it for the other three of
-    the paper, which have no split to spare.
-    scales : the paper's; None takes the backbone's own. pictures : how many the paper learns from
-    and tests on. reported : its mAP with SC-CLIP, ITACLIP and SCLIP, in per cent.
-    backbone : model and weights for such pictures. home : the data root where none is given.
-    """
-
-    load: Callable[[Path, str, Sequence[str]], World]
-    folder: str
-    files: str
+    load: Callable[[Path, str, Sequence[str]], World]  # of folder, split and class names
+    folder: str  # under the data root
+    files: str  # what the folder must look like, and where to get it, in a sentence
     class_names: tuple[str, ...]
+    # What it calls "learn" (to learn from, without labels), "val" (to choose settings on) and
+    # "test". "val" is half of VOC07's "learn", and all of it where there is no split to spare.
     splits: Mapping[str, str]
-    scales: Scales | None = None
-    pictures: tuple[int, int] | None = None
-    reported: Mapping[str, float] = {}
+    scales: Scales | None = None  # the paper's; None takes the backbone's own
+    pictures: tuple[int, int] | None = None  # that the paper learns from and tests on
+    reported: Mapping[str, float] = {}  # its mAP in per cent
     backbone: tuple[str, str | None] = ("ViT-B-16-quickgelu", "openai")
-    home: Callable[[], Path] | None = None
 
     def root(self, data_root: str | os.PathLike[str]) -> Path:
         """The world's own folder: under `data_root`, or `data_root` itself."""
@@ -48,13 +39,10 @@ class Entry(NamedTuple):
         return next((path for path in under if path.is_dir()), Path(data_root))
 
 
-_STYLES = {s + style: s + style for s in ("learn", "val", "test") for style in ("", "_unseen")}
 _VOC = (
-    "{} lies in the folder {}, with JPEGImages/, Annotations/ and ImageSets/; it is {}, from "
-    "http://host.robots.ox.ac.uk/pascal/VOC/ (`piaa download {}` fetches it)."
+    "VOC{0} lies in the folder VOCdevkit/VOC20{0}, with JPEGImages/, Annotations/ and ImageSets/; "
+    "it is {1}, from http://host.robots.ox.ac.uk/pascal/VOC/ (`piaa download voc{0}` fetches it)."
 )
-_VOC07 = "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar"
-_VOC12 = "VOCtrainval_11-May-2012.tar"
 _ENCODERS = ("scclip", "itaclip", "sclip")
 
 WORLDS = {
@@ -63,14 +51,13 @@ WORLDS = {
         "mini_scenes",
         "The mini world lies in the folder mini_scenes of data/, in VOC's layout.",
         VOC_CLASSES,
-        _STYLES,
+        {s + of: s + of for s in ("learn", "val", "test") for of in ("", "_unseen")},
         backbone=("mini", None),
-        home=data_dir,
     ),
     "voc07": Entry(
         VOCLayout,
         "VOCdevkit/VOC2007",
-        _VOC.format("VOC07", "VOCdevkit/VOC2007", _VOC07, "voc07"),
+        _VOC.format("07", "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar"),
         VOC_CLASSES,
         {"learn": "trainval", "val": "val", "test": "test"},
         PAPER["voc07"],
@@ -80,7 +67,7 @@ WORLDS = {
     "voc12": Entry(
         VOCLayout,
         "VOCdevkit/VOC2012",
-        _VOC.format("VOC12", "VOCdevkit/VOC2012", _VOC12, "voc12"),
+        _VOC.format("12", "VOCtrainval_11-May-2012.tar"),
         VOC_CLASSES,
         {"learn": "train", "val": "train", "test": "val"},
         PAPER["voc12"],
@@ -123,15 +110,13 @@ def load_world(
     """A split of a world, see :class:`World` for what it has.
 
     name : a key of ``WORLDS``, or a folder of your own, see :class:`LabelledFolder`.
-    split : "learn", "val" or "test". The mini world also has each with "_unseen" behind it, drawn
-        in another style; of a world without one it is the plain split.
+    split : "learn", "val" or "test"; with "_unseen" behind it the mini world's is drawn in another
+        style, and any other world's is the plain one.
     data_root : the folder that holds the world's, or that itself. The mini world needs none.
     class_names : the columns of the labels; None takes the world's.
 
-    Raises ValueError: an unknown name or split, no data_root, the folder of another world, or bad
-        files.
-    Raises FileNotFoundError: files are missing; the message says which, where to get them and how
-        to lay them out.
+    Missing files are a FileNotFoundError, which says where to get them and how to lay them out; bad
+    files, an unknown name or split, no data_root and another world's folder are a ValueError.
 
     >>> world = load_world("mini", "val")
     >>> world.name, len(world), world.labels.shape
@@ -146,17 +131,16 @@ def load_world(
     entry = WORLDS[name]
     if plain not in entry.splits:
         raise ValueError(f"There is no split {split!r}; there are {', '.join(entry.splits)}.")
-    home = data_root or (entry.home and entry.home())
+    home = data_root or (data_dir() if name == "mini" else None)
     if not home:
         raise ValueError(f"The world {name!r} needs data_root, the folder it is in. {entry.files}")
     root = entry.root(home)
     for other in WORLDS.values():
         if root.resolve().name == Path(other.folder).name != Path(entry.folder).name:
             raise ValueError(f"{printable(root)} is the folder of another world. {entry.files}")
+    of_world = entry.splits.get(split, entry.splits[plain])
     try:
-        world = entry.load(
-            root, entry.splits.get(split, entry.splits[plain]), class_names or entry.class_names
-        )
+        world = entry.load(root, of_world, class_names or entry.class_names)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} {entry.files}") from None
     world.name = name
