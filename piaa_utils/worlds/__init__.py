@@ -10,22 +10,7 @@ from piaa_utils.worlds.voc import VOCLayout, mini_long_classes, mini_scenes
 from piaa_utils.worlds.world import World, first
 
 __all__ = [
-    "BACKGROUND",
-    "COCO",
-    "COCO_CLASSES",
-    "LabelledFolder",
-    "MIXED",
-    "NUSWide",
-    "NUS_CLASSES",
-    "VOCLayout",
-    "VOC_CLASSES",
-    "VOID",
-    "WORLDS",
-    "World",
-    "first",
-    "load_world",
-    "mini_long_classes",
-    "mini_scenes",
-    "patch_labels",
-    "patch_truth",
-]
+    "COCO", "LabelledFolder", "NUSWide", "VOCLayout", "World", "WORLDS", "first", "load_world",
+    "COCO_CLASSES", "NUS_CLASSES", "VOC_CLASSES", "mini_long_classes", "mini_scenes",
+    "BACKGROUND", "MIXED", "VOID", "patch_labels", "patch_truth",
+]  # fmt: skip
