@@ -8,8 +8,9 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +19,6 @@ from piaa_utils.vocabulary import check_class_names
 from piaa_utils.worlds.class_lists import COCO_CLASSES
 from piaa_utils.worlds.masks import BACKGROUND, VOID
 from piaa_utils.worlds.world import World, gone, wrong
-
-
-class Instances(NamedTuple):
-    """An instances file: categories' and images' ids -> names and entries, objects by image."""
-
-    categories: dict[int, str]
-    images: dict[int, dict[str, Any]]
-    objects: dict[int, list[dict[str, Any]]]
 
 
 class COCO(World):
@@ -41,21 +34,14 @@ class COCO(World):
     A class is present if the image has any annotation of it, also one of a crowd; two categories
     of one name are one class. Masks need pycocotools, ``pip install pycocotools``.
 
-    Parameters
-    ----------
-    root : the folder above.
-    split : "train2014" or "val2014".
+    root, split : the folder above; "train2014" or "val2014".
     class_names : the columns of ``labels``; the other categories are ignored.
-    keep_unlabelled : keep images without any of the classes. The paper's protocol leaves them
-        out: 82,081 of 82,783 and 40,137 of 40,504 images stay.
+    keep_unlabelled : keep images without any of the classes, which the paper's protocol leaves out
+        (82,081 of 82,783 and 40,137 of 40,504 images stay); ``unlabelled`` has their names.
     allow_missing : warn of missing images and go on without them.
 
-    Attributes
-    ----------
-    unlabelled : names of the images left out for having no label.
-
-    Raises FileNotFoundError, ValueError: files are missing; the instances are damaged, of another
-        kind, or do not know a class.
+    Missing files are a FileNotFoundError; instances that are damaged, of another kind, or do not
+    know a class, a ValueError.
     """
 
     def __init__(
@@ -75,16 +61,15 @@ class COCO(World):
         folder = next((f for f in (root / split, root / "images" / split) if f.is_dir()), None)
         if folder is None:
             raise gone(root / split, layout, "folder")
-        self._instances = _read(file, file.stat().st_mtime_ns)
-        self._column = _columns(self._instances.categories, class_names, file)
-
-        labels = np.zeros((len(self._instances.images), len(class_names)), dtype=np.int8)
-        for row, number in enumerate(self._instances.images):
+        categories, self._images, self._objects = _read(file, file.stat().st_mtime_ns)
+        self._column = _columns(categories, class_names, file)
+        labels = np.zeros((len(self._images), len(class_names)), dtype=np.int8)
+        for row, number in enumerate(self._images):
             labels[row, [column for _, column in self._wanted(number)]] = 1
-        keep = labels.any(axis=1) | keep_unlabelled
-        names = [image["file_name"] for image in self._instances.images.values()]
-        self.unlabelled = [Path(names[row]).stem for row in np.flatnonzero(~keep)]
-        names = [names[row] for row in np.flatnonzero(keep)]
+        keep = np.logical_or(labels.any(axis=1), keep_unlabelled)
+        self._number = {image["file_name"]: i for i, image in self._images.items()}
+        names = list(compress(self._number, keep))
+        self.unlabelled = [Path(name).stem for name in compress(self._number, ~keep)]
         if not names:
             raise wrong(file, "no image has a label of the classes asked for.")
         there = {entry.name for entry in os.scandir(folder)}
@@ -93,23 +78,20 @@ class COCO(World):
         stems = [Path(name).stem for name in names]
         ids = stems if len(set(stems)) == len(names) else names
         super().__init__(root, class_names, ids, paths, labels[keep], mend, allow_missing)
-        self._number = {image["file_name"]: i for i, image in self._instances.images.items()}
 
     def _wanted(self, number: int) -> list[tuple[dict[str, Any], int]]:
         """(object, column) of an image's objects of the classes asked for."""
-        objects = self._instances.objects.get(number, [])
+        objects = self._objects.get(number, [])
         columns = ((item, self._column.get(item["category_id"])) for item in objects)
         return [(item, column) for item, column in columns if column is not None]
 
     def mask(self, index: int) -> np.ndarray:
-        """The class mask of a picture, see :class:`World`.
+        """The class mask of a picture, see :class:`World`; of overlapping objects the smaller.
 
-        Where objects overlap the smaller one is on top. An object that has only a box makes it
-        ``VOID`` where nothing else is, with a warning.
+        An object that has only a box makes it ``VOID`` where nothing else is, with a warning.
         """
         number = self._number[self.paths[index].name]
-        image = self._instances.images[number]
-        width, height = image.get("width"), image.get("height")
+        width, height = (self._images[number].get(side) for side in ("width", "height"))
         if not width or not height:
             width, height = self[index].size
         mask, shapes = np.full((height, width), BACKGROUND, dtype=np.int16), []
@@ -119,13 +101,13 @@ class COCO(World):
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 what = f"the outline of the annotation {item['id']} cannot be read ({error!r})"
                 raise wrong(self.file, f"{what}; unpack the annotations again.") from None
-            if shape is not None:
+            if shape is None:
+                x, y, w, h = item.get("bbox") or (0, 0, width, height)
+                mask[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = VOID
+                said = f"the annotation {item['id']} has no outline; its box counts as unknown."
+                warnings.warn(str(wrong(self.file, said)), stacklevel=2)
+            else:
                 shapes.append((shape, column))
-                continue
-            x, y, w, h = item.get("bbox") or (0, 0, width, height)
-            mask[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = VOID
-            said = f"the annotation {item['id']} has no outline; its box counts as unknown."
-            warnings.warn(str(wrong(self.file, said)), stacklevel=2)
         for where, column in sorted(shapes, key=lambda pair: -pair[0].sum()):
             mask[where] = column
         return mask
@@ -138,8 +120,7 @@ def _shape(outline: Any, height: int, width: int) -> np.ndarray | None:
     try:
         from pycocotools import mask as rle
     except ImportError:
-        mend = "pip install pycocotools"
-        raise ImportError(f"COCO's masks are read with pycocotools: {mend}.") from None
+        raise ImportError("COCO's masks need pycocotools: pip install pycocotools.") from None
     if isinstance(outline, list):  # of three points or more
         polygons = [polygon for polygon in outline if len(polygon) >= 6]
         outline = polygons and rle.merge(rle.frPyObjects(polygons, height, width))
@@ -151,13 +132,14 @@ def _shape(outline: Any, height: int, width: int) -> np.ndarray | None:
 
 
 @lru_cache(maxsize=2)
-def _read(file: Path, _changed: int) -> Instances:
-    """An instances file; some 20 seconds for COCO's, so it is kept."""
+def _read(file: Path, _changed: int) -> tuple[dict[int, str], dict[int, Any], dict[int, Any]]:
+    """Of each id a category's name, an image's entry and its objects; kept, as it takes long."""
     try:
         content = json.loads(file.read_bytes())
-        images = {int(i): im for i, im in _by_id(content["images"], "images").items()}
-        names = {i: str(c["name"]) for i, c in _by_id(content["categories"], "categories").items()}
-        _by_id(content["annotations"], "annotations")
+        images, categories, _ = (
+            _by_id(content[what], what) for what in ("images", "categories", "annotations")
+        )
+        names = {number: str(category["name"]) for number, category in categories.items()}
         objects = defaultdict(list)
         for item in content["annotations"]:
             if item["category_id"] not in names or item["image_id"] not in images:
@@ -169,7 +151,7 @@ def _read(file: Path, _changed: int) -> Instances:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         mend = "take instances_train2014.json or instances_val2014.json, or unpack them again."
         raise wrong(file, f"cannot be read as COCO instances ({error!r}); {mend}") from None
-    return Instances(names, images, objects)
+    return names, images, objects
 
 
 def _by_id(entries: list[dict[str, Any]], what: str) -> dict[int, dict[str, Any]]:
