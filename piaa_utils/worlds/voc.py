@@ -18,11 +18,7 @@ from piaa_utils.worlds.class_lists import VOC_CLASSES
 from piaa_utils.worlds.masks import BACKGROUND, VOID
 from piaa_utils.worlds.world import World, gone, read_lines, refuse_twice, wrong
 
-VOC_ALIASES = {
-    "diningtable": "dining table",
-    "pottedplant": "potted plant",
-    "tvmonitor": "tv monitor",
-}
+VOC_ALIASES = {name.replace(" ", ""): name for name in VOC_CLASSES if " " in name}
 
 
 class VOCLayout(World):
@@ -42,19 +38,12 @@ class VOCLayout(World):
     knows but ``class_names`` leaves out are ignored. An object marked "difficult" counts as absent
     (the paper's protocol); ``difficult`` is for PASCAL's own, which leaves such pairs out.
 
-    Parameters
-    ----------
     root : the folder above; for the real VOC it is ``VOCdevkit/VOC2007`` (or VOC2012).
     split : a name in ImageSets/Main: "trainval", "test", ...
-    class_names : the columns of the label arrays, in order.
+    class_names : the columns of the labels; ``all_names`` has those that the palette knows.
     aliases : names in the files -> names in ``class_names``.
 
-    Attributes
-    ----------
-    all_names : every class name of the data set, in the order of the masks' palette.
-
-    Raises FileNotFoundError, ValueError: something is missing, and the message shows the layout; or
-        is wrong, and it names the file.
+    What is missing is a FileNotFoundError that shows the layout; what is wrong a ValueError.
     """
 
     def __init__(
@@ -84,21 +73,18 @@ class VOCLayout(World):
 
     @cached_property
     def annotations(self) -> tuple[np.ndarray, np.ndarray]:
-        shape = len(self.ids), len(self.class_names)
-        easy, hard = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-        column = {name: c for c, name in enumerate(self.class_names)}
+        easy, hard = np.zeros((2, len(self.ids), len(self.class_names)), dtype=bool)
         for row, image_id in enumerate(self.ids):
             for name, difficult in self.objects(image_id):
-                if name in column:
-                    (hard if difficult else easy)[row, column[name]] = True
+                if name in self.class_names:
+                    (hard if difficult else easy)[row, self.class_names.index(name)] = True
         return easy.astype(np.int8), hard & ~easy
 
     def objects(self, image_id: str) -> list[tuple[str, bool]]:
         """(class name, marked difficult) of every object in an image's annotation."""
-        path = self.root / "Annotations" / f"{image_id}.xml"
+        path, objects = self.root / "Annotations" / f"{image_id}.xml", []
         if not path.is_file():
             raise gone(path, self._layout, "annotation")
-        objects = []
         for item in _parse(path).findall("object"):
             name = (item.findtext("name") or "").strip()
             name = self.aliases.get(name, name)
@@ -111,8 +97,7 @@ class VOCLayout(World):
     def mask(self, index: int) -> np.ndarray | None:
         """The class mask of a picture, see :class:`World`; ``VOID`` is PASCAL's unlabelled border.
 
-        Raises UnreadableImage, ValueError: the file is damaged; no palette image; or has an index
-            beyond the data set's classes.
+        A damaged file is an UnreadableImage, one of no or unknown palette indices a ValueError.
         """
         path = self.root / "SegmentationClass" / f"{self.ids[index]}.png"
         if not path.exists():
@@ -120,21 +105,16 @@ class VOCLayout(World):
         mode, indices = decode(path, lambda image: (image.mode, np.array(image)))
         if mode not in ("P", "L"):
             raise wrong(path, f"a mask must be a palette image of class indices, but is {mode}.")
-        unknown = indices[(indices > len(self.all_names)) & (indices < 255)]
-        if unknown.size:
-            mend = f"the data set has only {len(self.all_names)} classes; check its labels.txt."
+        known = len(self.all_names)
+        if len(unknown := indices[(indices > known) & (indices < 255)]):
+            mend = f"the data set has only {known} classes; check its labels.txt."
             raise wrong(path, f"there is the palette index {unknown[0]}, but {mend}")
-        return self._palette[indices]
-
-    @cached_property
-    def _palette(self) -> np.ndarray:
-        """Class index of every palette index."""
-        palette = np.full(256, BACKGROUND, dtype=np.int16)
+        class_of = np.full(256, BACKGROUND, dtype=np.int16)
         for position, name in enumerate(self.all_names, start=1):
             if name in self.class_names:
-                palette[position] = self.class_names.index(name)
-        palette[255] = VOID
-        return palette
+                class_of[position] = self.class_names.index(name)
+        class_of[255] = VOID
+        return class_of[indices]
 
     def _all_names(self) -> tuple[str, ...]:
         path = self.root / "labels.txt"
@@ -151,9 +131,8 @@ class VOCLayout(World):
 def mini_scenes(split: str, class_names: Sequence[str] = VOC_CLASSES) -> VOCLayout:
     """A split of the embedded mini world, whose masks know every pixel's owner.
 
-    split : "learn" (to learn from, without labels), "val" (to choose settings on) or "test"; each
-        also with "_unseen" behind it, drawn in an art style that the mini-CLIP never saw.
-    class_names : ``VOC_CLASSES`` (20) or ``mini_long_classes()`` (71).
+    split : "learn", "val" or "test"; with "_unseen" behind it, in a style that the mini-CLIP never
+        saw. class_names : ``VOC_CLASSES`` (20) or ``mini_long_classes()`` (71).
 
     >>> world = mini_scenes("val")
     >>> world[0].size, world.labels.shape[1], world.mask(0).shape
