@@ -39,16 +39,13 @@ class NUSWide(World):
     names images by their Flickr number alone will do. Much of NUS-WIDE is gone from the web:
     missing images are left out, counted and named in a warning.
 
-    Parameters
-    ----------
-    root : the folder above.
-    split : "train" or "test".
+    root, split : the folder above; "train" or "test".
     class_names : the columns of ``labels``; the other concepts are ignored.
-    labels : the label file, if it is none of those above.
-    images : the folder to search for images; by default `root`.
+    labels, images : the label file, if it is none of those above; the folder to search for images,
+        if it is not `root`.
 
-    Raises FileNotFoundError, ValueError: files are missing; one cannot be understood, and the
-        message names the line; or two images in different folders may be meant by one name.
+    Missing files are a FileNotFoundError; a line that cannot be understood, or a name that may mean
+    images in two folders, is a ValueError.
     """
 
     def __init__(
@@ -63,8 +60,7 @@ class NUSWide(World):
             raise ValueError(f"NUS-WIDE has the splits train and test, not {split!r}.")
         if unknown := [c for c in check_class_names(class_names) if c not in NUS_CLASSES]:
             raise ValueError(f"The class {unknown[0]!r} is none of the 81 concepts of NUS-WIDE.")
-        root = Path(root)
-        images = root if images is None else Path(images)
+        root, images = Path(root), Path(root if images is None else images)
         names, matrix = _read(root, split, None if labels is None else Path(labels))
         matrix = matrix[:, [NUS_CLASSES.index(name) for name in class_names]]
         index = defaultdict(list)
@@ -83,9 +79,7 @@ def _read(root: Path, split: str, file: Path | None) -> tuple[list[str], np.ndar
     file = file or next((root / name for name in names if (root / name).is_file()), None)
     if file is None:
         looked = f"Groundtruth/TrainTestLabels/ with ImageList/, and for {', '.join(names)}"
-        raise gone(
-            root, f"These would have the labels of NUS-WIDE: looked for {looked}.", "labels in"
-        )
+        raise gone(root, f"Looked for {looked}.", "labels of NUS-WIDE in")
     if file.suffix.lower() == ".csv":
         return read_table(file, NUS_CLASSES).of(split)
     return _read_text(file)
@@ -108,15 +102,15 @@ def _read_official(root: Path, split: str) -> tuple[list[str], np.ndarray]:
 
 
 def _read_text(file: Path) -> tuple[list[str], np.ndarray]:
-    n_classes = len(NUS_CLASSES)
-    several = f"different numbers of concepts from 0 to {n_classes - 1}"
-    wanted = f"after the image there should be {several}, or {n_classes} times 0 or 1"
-    names, rows, seen = [], [], set[int]()
-    for number, line in read_lines(file, "a list of images and their concepts"):
+    wanted = "after the image there should be different numbers of concepts, 0 to 80, or 81 flags"
+    lines = read_lines(file, "a list of images and their concepts")
+    names, seen, labels = [], set[int](), np.zeros((len(lines), len(NUS_CLASSES)), dtype=np.int8)
+    for row, (number, line) in zip(labels, lines, strict=True):
         name, tail, _ = re.split(r"((?:\s+\d+)*)$", line, maxsplit=1)
-        values, row = [int(value) for value in tail.split()], np.zeros(n_classes, dtype=np.int8)
-        are_flags = len(values) == n_classes and set(values) <= {0, 1}
-        are_numbers = max(values, default=0) < n_classes and len(set(values)) == len(values)
+        values = [int(value) for value in tail.split()]
+        names.append((number, one_spelling(name)))
+        are_flags = len(values) == len(row) and set(values) <= {0, 1}
+        are_numbers = max(values, default=0) < len(row) and len(set(values)) == len(values)
         if not name.lower().endswith(SUFFIXES) or not (are_flags or are_numbers):
             raise wrong(file, f"{wanted}.", number)
         if are_flags:
@@ -124,11 +118,9 @@ def _read_text(file: Path) -> tuple[list[str], np.ndarray]:
         else:
             row[values] = 1
             seen.update(values)
-        names.append((number, one_spelling(name)))
-        rows.append(row)
     if seen and seen <= {0, 1}:
         raise wrong(file, f"{wanted}; 0 and 1 alone may be either.", 1)
-    return refuse_twice(names, file), np.stack(rows)
+    return refuse_twice(names, file), labels
 
 
 def _find(index: dict[str, list[str]], name: str) -> Path | None:
