@@ -43,12 +43,13 @@ class Table(NamedTuple):
 
     def of(self, split: str | None) -> tuple[list[str], np.ndarray]:
         """The files and labels of a split: all for None, or where no column tells."""
-        known, rows = set(self.splits), list(range(len(self.files)))
-        if split is not None and known != {""}:
-            name = next((name for name in SPLITS.get(split, [split]) if name in known), None)
-            rows = [row for row in rows if self.splits[row] == name]
-        if not rows:
+        known = set(self.splits)
+        if split is None or known == {""}:
+            return self.files, self.labels
+        name = next((name for name in SPLITS.get(split, [split]) if name in known), None)
+        if name is None:
             raise wrong(self.path, f"no row has the split {split!r}, only {some(sorted(known))}.")
+        rows = [row for row, its in enumerate(self.splits) if its == name]
         return [self.files[row] for row in rows], self.labels[rows]
 
 
@@ -65,20 +66,15 @@ class LabelledFolder(World):
     The files are named relative to the folder, each once. A column ``split`` may say "train" or
     "test"; without one, every split has all images.
 
-    Parameters
-    ----------
-    root : the folder; images may lie in its sub-folders.
+    root : the folder; images may lie in its sub-folders. Those without a row are left out, named in
+        a warning and in ``unlisted``.
     labels : the CSV file; by default ``labels.csv`` in the folder.
     class_names : the classes, in order; by default those in the CSV file, sorted (or, in the second
         form, in the order of its columns).
     split : "learn", "val" or "test"; None takes all rows.
 
-    Attributes
-    ----------
-    unlisted : images in the folder without a row; left out, and named in a warning.
-
-    Raises FileNotFoundError, ValueError: files are missing; the CSV file is in none of the forms,
-        has an unknown class, or a cell that can be read in two ways: the message names the line.
+    Missing files are a FileNotFoundError; another form, an unknown class and a cell that can be
+    read in two ways are a ValueError that names the line.
     """
 
     def __init__(
@@ -100,20 +96,17 @@ class LabelledFolder(World):
         there = {path.relative_to(root).as_posix() for path in image_files(root)}
         self.unlisted = sorted(there - set(table.files))
         if self.unlisted:
-            warnings.warn(
-                f"{len(self.unlisted)} images in {printable(root)} have no row in "
-                f"{printable(table.path)} and are left out: {some(self.unlisted)}. Add rows for "
-                "them: a row without a label says that there is none.",
-                stacklevel=2,
-            )
+            where = f"{printable(root)} have no row in {printable(table.path)} and are left out"
+            mend = "Add rows for them: a row without a label says that there is none."
+            said = f"{len(self.unlisted)} images in {where}: {some(self.unlisted)}. {mend}"
+            warnings.warn(said, stacklevel=2)
 
 
 def read_table(file: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> Table:
     """Files and labels from a CSV file, in the forms of :class:`LabelledFolder`.
 
-    A cell of names may also be a list as Python or NumPy prints it, ``['cat', 'dog']`` or
-    ``['cat' 'dog']``, and 1 and 0 may be True and False or 1.0 and 0.0. Columns are separated by
-    commas, tabs or semicolons.
+    A cell of names may also be a list as Python or NumPy prints it, and 1 and 0 may be True and
+    False or 1.0 and 0.0. Columns are separated by commas, tabs or semicolons.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "labels.csv"
@@ -142,9 +135,10 @@ def read_table(file: str | os.PathLike[str], class_names: Sequence[str] | None =
         try:
             if not row[at_file].strip():
                 raise ValueError("there is no file name.")
-            cell = "" if at_label is None else row[at_label]
-            yes = [name for c, name in flags.items() if _flag(row[c])]
-            there.append(yes or _names(cell, known))
+            if at_label is None:
+                there.append([name for c, name in flags.items() if _flag(row[c])])
+            else:
+                there.append(_names(row[at_label], known))
         except ValueError as error:
             raise wrong(path, error, line) from None
     files = refuse_twice([(line, one_spelling(row[at_file])) for line, row in rows], path)
@@ -157,11 +151,7 @@ def read_table(file: str | os.PathLike[str], class_names: Sequence[str] | None =
 
 
 def one_spelling(name: str) -> str:
-    r"""A relative path in one way, however it is spelt.
-
-    >>> one_spelling("./sub//a.jpg"), one_spelling("sub\\a.jpg")
-    ('sub/a.jpg', 'sub/a.jpg')
-    """
+    """A relative path in one way, however it is spelt: sub/a.jpg for ./sub//a.jpg too."""
     return posixpath.normpath(name.strip().replace("\\", "/"))
 
 
@@ -183,9 +173,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     header = [field.strip() for field in rows.pop(0)[1]]
     for line, row in rows:
         if len(row) != len(header):
-            found = f"{len(row)} columns where {len(header)} were expected"
-            mend = f"put fields that hold {delimiter!r} in double quotes."
-            raise wrong(path, f"{found}; {mend}", line)
+            mend = f"expected; put fields that hold {delimiter!r} in double quotes."
+            raise wrong(path, f"{len(row)} columns where {len(header)} were {mend}", line)
     return header, rows
 
 
@@ -201,12 +190,10 @@ def _flags(path: Path, columns: dict[int, str], known: tuple[str, ...] | None) -
 
 
 def _flag(cell: str) -> int:
-    if cell.strip().lower() not in FLAGS:
-        mend = "or one column 'labels' with names"
-        raise ValueError(
-            f"{cell!r} is neither 0 nor 1; give 0 or 1 in the column of each class, {mend}."
-        )
-    return FLAGS[cell.strip().lower()]
+    if (flag := FLAGS.get(cell.strip().lower())) is None:
+        mend = "give 0 or 1 in the column of each class, or one column 'labels' with names."
+        raise ValueError(f"{cell!r} is neither 0 nor 1; {mend}")
+    return flag
 
 
 def _names(cell: str, class_names: tuple[str, ...] | None) -> list[str]:
@@ -226,8 +213,8 @@ def _names(cell: str, class_names: tuple[str, ...] | None) -> list[str]:
         if class_names is None:
             _refuse_two_readings(name)
         elif name not in class_names:
-            of = f"none of the {len(class_names)} classes"
-            raise ValueError(f"{name!r} is {of}; correct it or add it to class_names.")
+            mend = "classes; correct it or add it to class_names."
+            raise ValueError(f"{name!r} is none of the {len(class_names)} {mend}")
     return names
 
 
