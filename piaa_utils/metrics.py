@@ -61,13 +61,12 @@ def mean_average_precision(
 ) -> MeanAP:
     """Mean over classes of the average precision, the figure of the paper's table, in per cent.
 
-    A class without positives has no average precision: it is left out of the mean and named. No
-    class with positives, and shapes or values that do not fit, are a ValueError.
-
-    y : [n, C] of 0 and 1.
-    scores : [n, C] finite scores; only their order counts.
+    y : [n, C] of 0 and 1.    scores : [n, C], finite; only their order counts.
     ignore : [n, C] bool, pairs left out of the ranking of their class; None ignores nothing.
     class_names : C names for ``left_out``; None gives numbers.
+
+    A class without positives is left out of the mean and named. No class with positives, and shapes
+    or values that do not fit, are a ValueError.
 
     >>> y = [[1, 0], [0, 0], [1, 0]]
     >>> scores = [[0.9, 0.1], [0.8, 0.3], [0.7, 0.2]]
@@ -96,7 +95,7 @@ def f1(
 
     threshold : a class is predicted where its score is at least this; unused with k.
     k : predict instead the k best classes of each image; of equal scores the first class wins.
-    y, scores, ignore, class_names : as in :func:`mean_average_precision`.
+    The others are as in :func:`mean_average_precision`.
 
     >>> result = f1([[1, 1], [1, 0]], [[0.9, 0.2], [0.6, 0.7]])
     >>> result.CF1, round(result.OF1, 3)
@@ -124,13 +123,9 @@ def interval(
 ) -> Interval:
     """The mAP of scores `a`, or with `b` by how much it is ahead of that of `b`, in points.
 
-    A percentile bootstrap over images: the mAP, or lead, in n resamples, which are the same for
-    both. Resamples repeat images, which raises an AP a little, so the interval of a mAP sits
-    somewhat high; in a lead that cancels.
-
-    y, a, b, ignore : [n, C], as in :func:`mean_average_precision`.
-    n : resamples, each of as many images as there are, drawn with replacement.
-    level : coverage in per cent.    seed : of the resamples.
+    A percentile bootstrap over images, of n resamples, the same for both; level is its coverage in
+    per cent. Resamples repeat images, which raises an AP a little, so the interval of a mAP sits
+    somewhat high; in a lead that cancels. Arrays are as in :func:`mean_average_precision`.
 
     >>> y = np.tile([[0, 1], [1, 0], [1, 1]], (20, 1))
     >>> print(interval(y, y, -y, n=200))
@@ -146,8 +141,8 @@ def interval(
 def patch_accuracy(scores: ArrayLike, truth: ArrayLike) -> float:
     """Share of the patches on objects whose best-scoring class is theirs.
 
-    [n, N, C] scores of the patches; truth : [n, N] the class that each shows, as
-    ``worlds.masks.patch_truth`` gives it: below 0 none (-1 background, -2 void, -3 mixed).
+    scores : [n, N, C] of the patches.    truth : [n, N], as ``worlds.patch_truth`` gives it: the
+    class that each shows, or below 0 none (-1 background, -2 void, -3 mixed).
 
     >>> patch_accuracy([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]], [[0, 1, -1]])
     0.5
@@ -164,12 +159,8 @@ def within_picture_auc(scores: ArrayLike, truth: ArrayLike) -> float:
     >>> within_picture_auc([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]], [[0, 1, -1]])
     0.75
     """
-    auc = []
-    for of_class, shown, is_class in _shown(scores, truth):
-        known = shown >= -1
-        if not is_class[known].all():
-            auc.append(roc_auc_score(is_class[known], of_class[known]))
-    return float(np.mean(auc))
+    known = ((s[t >= -1], is_class[t >= -1]) for s, t, is_class in _shown(scores, truth))
+    return float(np.mean([roc_auc_score(is_it, s) for s, is_it in known if not is_it.all()]))
 
 
 def peak_on_object(scores: ArrayLike, truth: ArrayLike) -> float:
@@ -184,7 +175,7 @@ def peak_on_object(scores: ArrayLike, truth: ArrayLike) -> float:
 def named_beyond_largest(scores: ArrayLike, areas: ArrayLike) -> float:
     """Share of the classes beside a picture's largest that its scores [n, C] name.
 
-    It names as many as it shows. areas : [n, C] pixels or shares that a class covers; 0: not shown.
+    It names as many as it shows; areas : [n, C] that a class covers, 0 where it is not shown.
 
     >>> named_beyond_largest([[0.9, 0.8, 0.1], [0.9, 0.8, 0.1]], [[5, 2, 0], [5, 0, 2]])
     0.5
@@ -199,7 +190,7 @@ def named_beyond_largest(scores: ArrayLike, areas: ArrayLike) -> float:
 def purity(bank: PatchBank, truth: ArrayLike) -> tuple[float, float]:
     """Share of a bank's patches that show their class, and what patches drawn at random would give.
 
-    truth : [images, N] as in :func:`patch_accuracy`; its rows are the bank's image ids.
+    truth : [images, N], see :func:`patch_accuracy`; its rows are the bank's image ids.
 
     >>> from torch import eye
     >>> bank = PatchBank(n_classes=2)
@@ -207,8 +198,7 @@ def purity(bank: PatchBank, truth: ArrayLike) -> tuple[float, float]:
     >>> purity(bank, [[0, -1]])
     (0.5, 0.25)
     """
-    truth = np.asarray(truth)
-    rows = bank.state()
+    truth, rows = np.asarray(truth), bank.state()
     labels, images, patches = (rows[x].numpy() for x in ("labels", "image_id", "patch_index"))
     share = np.array([(truth == c).mean() for c in range(bank.n_classes)])
     return float((truth[images, patches] == labels).mean()), float(share[labels].mean())
@@ -241,9 +231,8 @@ def _maps(rankings: list[tuple], images: int, n: int, seed: int) -> np.ndarray:
 def _average_precisions(y: np.ndarray, scores: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """[R] average precision of one class where image i is drawn[i, r] times; NaN without positives.
 
-    AP = sum over the thresholds of (recall gained) * (precision there). Recall is gained only at
-    scores that a positive has, so the ranking is cut behind each of those: equal scores fall into
-    one piece, as in scikit-learn.
+    It is the sum of (recall gained) * (precision there) over the scores that a positive has: the
+    ranking is cut behind each, and equal scores fall into one piece, as in scikit-learn.
     """
     cuts = np.unique(-scores[y])
     piece = np.searchsorted(cuts, -scores)  # of each image; behind the last cut nothing counts
@@ -260,7 +249,7 @@ def _rankings(y: ArrayLike, scores: ArrayLike, ignore: ArrayLike | None) -> list
     """Of each class with positives: its number, the images that count, their labels and scores."""
     y, scores, count = _check(y, scores, ignore)
     classes = np.flatnonzero((y & count).any(axis=0))
-    if len(classes) == 0:
+    if not classes.size:
         raise ValueError("No class has a positive image, so there is no mAP: check the labels.")
     return [(c, count[:, c], y[count[:, c], c], scores[count[:, c], c]) for c in classes]
 
