@@ -1,10 +1,8 @@
 """Figures with one look: readable at the back of a room, safe for colour-blind eyes, with alt text.
 
-Functions here return a :class:`Figure` and never show it. In a notebook, a figure on the last line
-of a cell (or given to ``display``) shows itself, its alt text in the output's metadata.
-
-A heat map is the picture, grey and dimmed, under colours that are the brighter and the denser the
-higher the score: lightness alone tells it. Maps that stand side by side have one scale.
+Functions here return a :class:`Figure`, which a notebook shows where it ends a cell. A heat map is
+the picture, grey and dimmed, under colours that are the brighter and the denser the higher the
+score: lightness alone tells it.
 """
 
 from __future__ import annotations
@@ -30,9 +28,7 @@ from piaa_utils.images import open_image
 PALETTE = tuple(sns.color_palette("colorblind").as_hex())
 _SHARE = np.linspace(0, 1, 256)
 # Teal to yellow, even steps of lightness; opacity is the share of the scale.
-HEAT = ListedColormap(
-    np.c_[mpl.colormaps["viridis"](0.4 + 0.6 * _SHARE)[:, :3], _SHARE], name="piaa_heat"
-)
+HEAT = ListedColormap(np.c_[mpl.colormaps["viridis"](0.4 + 0.6 * _SHARE)[:, :3], _SHARE], "heat")
 DIMMED = (0.05, 0.35)  # black and white of the picture where the score is lowest,
 SHADED = (0.7, 1.0)  # and the share of the colour that they leave where it is highest
 STYLE: Any = {
@@ -53,10 +49,7 @@ Mask: TypeAlias = Any  # bool [H, W], array or tensor
 
 
 class Figure(matplotlib.figure.Figure):
-    """A matplotlib figure that carries its alt text and shows itself in a notebook.
-
-    It is not registered with pyplot: it is shown once, and freed when it is no longer used.
-    """
+    """A figure with alt text that shows itself in a notebook, once, and unknown to pyplot."""
 
     alt_text: str = ""
 
@@ -81,10 +74,9 @@ def subplots(
     size: tuple[float, float] | None = None,
     **keywords: Any,
 ) -> tuple[Figure, Any]:
-    """A new figure and its axes, like ``plt.subplots``, in this module's look.
+    """A new figure and its axes, like ``plt.subplots``, in this module's look; size in inches.
 
     alt_text : what the figure shows, for readers who cannot see it.
-    size : width and height in inches.
     keywords : for ``matplotlib.figure.Figure.subplots`` (``sharex``, ``width_ratios`` ...).
 
     >>> figure, axes = subplots(1, 2, alt_text="Two empty plots.")
@@ -97,11 +89,7 @@ def subplots(
 
 
 def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, str]]:
-    """The metadata that carries a figure's alt text in a notebook's output; ValueError without.
-
-    >>> display_metadata(subplots(alt_text="A line that rises.")[0])
-    {'image/png': {'alt': 'A line that rises.'}}
-    """
+    """The metadata that carries a figure's alt text in a notebook's output; ValueError without."""
     alt_text = getattr(figure, "alt_text", "")
     if not alt_text:
         raise ValueError("The figure has no alt text; set figure.alt_text to what it shows.")
@@ -115,17 +103,14 @@ def png_bytes(figure: matplotlib.figure.Figure) -> bytes:
     figure.savefig(drawn, format="png")
     description = PngImagePlugin.PngInfo()
     description.add_itxt("Description", getattr(figure, "alt_text", ""))
-    picture = (
-        Image.open(drawn)
-        .convert("RGB")
-        .quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
-    )
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    picture = Image.open(drawn).convert("RGB").quantize(256, method, kmeans=2, dither=dither)
     picture.save(buffer, "png", optimize=True, pnginfo=description)
     return buffer.getvalue()
 
 
 def square(picture: Any) -> Image.Image:
-    """The square in the middle of a path's or PIL image: what the model sees of it."""
+    """The square in the middle of a path's or PIL image, which the model sees."""
     image = open_image(picture)
     return image.crop(_middle(*image.size))
 
@@ -161,13 +146,12 @@ def heat_map(
 ) -> ScalarMappable:
     """Draw patch scores as colours over the picture, with the outline of the object's mask.
 
-    picture : a path or PIL image. The square in its middle is shown, as the model sees it.
-    scores : array or tensor [g, g], one score a patch: row, column.
+    picture : a path or PIL image, of which the square in its middle is shown, as the model sees it.
+    scores : array or tensor [g, g], one score a patch: row, column; another shape is a ValueError.
     vmin, vmax : the scores at the ends of the colours; None takes the smallest and the largest.
-    mask : bool [H, W] of the whole picture, True on the object; None draws no outline.
+    mask : bool [H, W], True on the object, of the picture's shape (else a ValueError), or None.
 
-    Returns the scale, to make a colour bar from. Scores that are no square grid, and a mask whose
-    shape is not the picture's, are a ValueError.
+    Returns the scale, to make a colour bar from.
     """
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
@@ -194,28 +178,26 @@ def scenes_figure(rows: Sequence[tuple], title: str = "") -> Figure:
     """
     size = (3 * _PANEL, (_PANEL + 0.4) * len(rows))
     figure, axes = subplots(len(rows), 3, size=size, squeeze=False)
-    words: list[str] = []
-    for line, (picture, by_cls, by_piaa, of_class, name) in zip(axes, rows, strict=True):
+    words = [f"{title}."] if title else []
+    for n, (line, row) in enumerate(zip(axes, rows, strict=True), start=1):
+        picture, by_cls, by_piaa, of_class, name = row
         line[0].imshow(np.asarray(square(picture)), **_FRAME)
         _bare(line[0], "")
         _tags(line[1], by_cls, by_piaa)
         heat_map(line[2], picture, of_class, title=f"PIAA: {name}")
-        words.append(
-            f"Picture {len(words) + 1}: [CLS] names {', '.join(by_cls) or 'nothing'}; PIAA names "
-            f"{', '.join(by_piaa) or 'nothing'}; {name} is highest {where_highest(of_class)}."
-        )
+        cls, piaa = (", ".join(tags) or "nothing" for tags in (by_cls, by_piaa))
+        where = f"{name} is highest {where_highest(of_class)}"
+        words.append(f"Picture {n}: [CLS] names {cls}; PIAA names {piaa}; {where}.")
     figure.suptitle(title)
-    figure.alt_text = " ".join([*([f"{title}."] if title else []), *words])
+    figure.alt_text = " ".join(words)
     return figure
 
 
 def _tags(ax: Axes, by_cls: Sequence[str], by_piaa: Sequence[str]) -> None:
     """Two lists of tags, one above the other."""
     y, step = 0.1, 0.1  # from the top
-    for who, tags, others, colour in (
-        ("[CLS]", by_cls, by_piaa, "black"),
-        ("PIAA", by_piaa, by_cls, PALETTE[0]),
-    ):
+    cls, piaa = ("[CLS]", by_cls, by_piaa, "black"), ("PIAA", by_piaa, by_cls, PALETTE[0])
+    for who, tags, others, colour in (cls, piaa):
         ax.text(0.05, y, who, color=colour, fontsize="medium", weight="bold", va="bottom")
         for tag in [*tags] or ["nothing"]:
             y += step
@@ -231,12 +213,9 @@ def ablation_figure(
 ) -> Figure:
     """Draw the rows of an ablation as points with intervals, one panel a data set.
 
-    A dashed line continues the first row's value: the one that the others should exceed.
-
-    rows : mappings with ``name`` (of the method), ``set`` (of the data), ``value``, ``low``
-        and ``high`` (the ends of its interval), all in the unit of ``label``. Names and sets
-        keep the order in which they first occur; a set may lack a name.
-    label, title : of the horizontal axis; above the figure.
+    A row has ``name`` (of the method), ``set`` (of the data), ``value``, ``low`` and ``high`` (the
+    ends of its interval), all in the unit of ``label``, the horizontal axis's. A set may lack a
+    name. A dashed line continues the first row's value: the one that the others should exceed.
 
     >>> rows = [
     ...     {"name": "[CLS]", "set": "test", "value": 70.0, "low": 68.0, "high": 72.0},
@@ -247,8 +226,7 @@ def ablation_figure(
     """
     if not rows:
         raise ValueError("The ablation has no rows to draw.")
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    sets = list(dict.fromkeys(row["set"] for row in rows))
+    names, sets = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "set"))
     size = (4.2 * len(sets) + 0.12 * max(map(len, names)) + 0.6, 0.55 * len(names) + 2.0)
     figure, axes = subplots(1, len(sets), size=size, sharey=True, squeeze=False)
     text = []
@@ -256,7 +234,6 @@ def ablation_figure(
         of_set = [row for row in rows if row["set"] == name_of_set]
         _intervals(ax, of_set, names)
         ax.set(title=name_of_set, xlabel=label)
-        ax.tick_params(axis="y", length=0)
         said = (f"{r['name']} {r['value']:.1f} ({r['low']:.1f} to {r['high']:.1f})" for r in of_set)
         text.append(f"{name_of_set}: {', '.join(said)}")
     axes[0, 0].set_yticks(range(len(names)), names)
@@ -269,30 +246,30 @@ def ablation_figure(
 def _intervals(ax: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     """The points and intervals of one data set."""
     for row in rows:
-        y, is_first = names.index(row["name"]), row["name"] == names[0]
-        color = "black" if is_first else PALETTE[0]
-        if is_first:
-            ax.axvline(row["value"], color="0.4", linestyle="--", linewidth=1.5, zorder=1)
-        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=4, alpha=0.5)
-        ax.plot(row["value"], y, "o", color=color, markersize=10)
-        ax.annotate(
-            f"{row['value']:.1f}",
-            (row["high"], y),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize="small",
-            path_effects=[patheffects.withStroke(linewidth=4, foreground="white")],
-        )
+        y, value, ends = names.index(row["name"]), row["value"], [row["low"], row["high"]]
+        color = PALETTE[0] if y else "black"
+        if y == 0:
+            ax.axvline(value, color="0.4", linestyle="--", linewidth=1.5, zorder=1)
+        ax.plot(ends, [y, y], color=color, linewidth=4, alpha=0.5)
+        ax.plot(value, y, "o", color=color, markersize=10)
+        look: Any = {"va": "center", "fontsize": "small", "path_effects": _stroke(4, "white")}
+        beside: Any = {"xytext": (8, 0), "textcoords": "offset points"}
+        ax.annotate(f"{value:.1f}", (ends[1], y), **beside, **look)
     ax.margins(x=0.05)
     low, high = ax.get_xlim()
     ax.set_xlim(low, high + 0.22 * (high - low))  # room for the numbers
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
+    ax.tick_params(axis="y", length=0)
+
+
+def _stroke(width: float, colour: str) -> list[Any]:
+    """A line around what is drawn, to set it off."""
+    return [patheffects.withStroke(linewidth=width, foreground=colour)]
 
 
 def _outline(ax: Axes, mask: np.ndarray, size: tuple[int, int]) -> None:
-    """The outline of an object in the square of a picture of width and height `size`."""
+    """The object's outline in the square of a picture of this width and height."""
     if mask.shape != size[::-1]:
         raise ValueError(f"The mask's shape {mask.shape} must be the picture's, {size[::-1]}.")
     left, top, right, bottom = _middle(*size)
@@ -301,7 +278,7 @@ def _outline(ax: Axes, mask: np.ndarray, size: tuple[int, int]) -> None:
         return
     middle = (np.arange(len(mask)) - 0.5) / (len(mask) - 2)
     lines = ax.contour(middle, middle, mask, levels=[0.5], colors="white", linewidths=2.5)
-    lines.set(path_effects=[patheffects.withStroke(linewidth=5, foreground="black")])
+    lines.set(path_effects=_stroke(5, "black"))
 
 
 def _bare(ax: Axes, title: str) -> None:
