@@ -1,9 +1,8 @@
 """Weights from a local file, read without running anything that the file holds.
 
-Three formats: safetensors; a state dict that ``torch.save`` wrote (also wrapped in a training
-checkpoint); the TorchScript archive in which OpenAI published CLIP. Of the last, only the tensors
-are read: its code is neither compiled nor run, and PyTorch's deprecated TorchScript loader is not
-needed.
+Three formats: safetensors; a state dict that ``torch.save`` wrote (also within a training
+checkpoint); the TorchScript archive in which OpenAI published CLIP, of which only the tensors are
+read, without PyTorch's deprecated loader.
 """
 
 from __future__ import annotations
@@ -20,18 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # no weights
+TYPES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Bool")
 SAFE: dict[tuple[str, str], Any] = {  # what a pickle of tensors may name
-    ("torch", "DoubleStorage"): torch.float64,
-    ("torch", "FloatStorage"): torch.float32,
-    ("torch", "HalfStorage"): torch.float16,
-    ("torch", "BFloat16Storage"): torch.bfloat16,
-    ("torch", "LongStorage"): torch.int64,
-    ("torch", "IntStorage"): torch.int32,
-    ("torch", "BoolStorage"): torch.bool,
+    **{("torch", f"{name}Storage"): getattr(torch, name.lower()) for name in TYPES},
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): lambda x, at, size, stride, *_: x.as_strided(
-        size, stride, at
-    ),
+    ("torch._utils", "_rebuild_tensor_v2"): lambda x, at, n, step, *_: x.as_strided(n, step, at),
     ("torch.jit._pickle", "restore_type_tag"): lambda value, kind: value,  # a typed attribute
 }
 
@@ -39,8 +31,7 @@ SAFE: dict[tuple[str, str], Any] = {  # what a pickle of tensors may name
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint file: names to tensors, on the CPU, as stored.
 
-    Raises FileNotFoundError; and ValueError if it holds no weights, is damaged, or could only be
-    read by running its code.
+    No file is a FileNotFoundError; one without weights, damaged or of code a ValueError.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "weights.pt"
@@ -68,7 +59,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(state, dict) and "state_dict" in state:  # a training checkpoint
         state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(map(torch.is_tensor, state.values())):
+    if not (isinstance(state, dict) and state and all(map(torch.is_tensor, state.values()))):
         raise ValueError(f"{path} holds no state dict (names and their tensors).")
     if all(name.startswith("module.") for name in state):  # of torch's data parallel training
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -94,7 +85,7 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Tell whether a file is a TorchScript archive: only those hold ``constants.pkl``."""
+    """Whether a file is a TorchScript archive: only those hold ``constants.pkl``."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -103,7 +94,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a TorchScript archive under its dotted name; the code stays shut."""
+    """Every tensor of a TorchScript archive by its dotted name; the code stays shut."""
     with zipfile.ZipFile(path) as archive:
         main = min((n for n in archive.namelist() if n.endswith("/data.pkl")), key=len)
         with archive.open(main) as stream:
@@ -112,7 +103,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class ScriptModule:
-    """What a module of an archive is read as: its attributes, and nothing that it could do."""
+    """What a module of an archive is read as: its attributes alone."""
 
 
 class TensorsOnly(pickle.Unpickler):
