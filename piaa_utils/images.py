@@ -1,8 +1,7 @@
 """Images in: any file, PIL image or Dataset becomes upright RGB; what cannot be read is listed.
 
-The paper's protocol starts from RGB images. Real folders hold other things too, so this module
-brings every image to upright 8-bit RGB, reads and prepares batches in a few threads, and keeps a
-list of the images that could not be read, so that none is dropped silently.
+The paper's protocol starts from RGB images. Real folders hold other things too: each image is
+brought to upright 8-bit RGB, and none that cannot be read is dropped silently.
 """
 
 from __future__ import annotations
@@ -26,16 +25,13 @@ from tqdm.auto import tqdm
 from piaa_utils.files import printable, some
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-# What a file may hold, whatever it is called: to read any other format runs more code than that of
-# a decoder (EPS starts Ghostscript). MPO, from cameras with two lenses, is read as JPEG.
+# What a file may hold, whatever it is called: reading EPS, say, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
 LONGEST = 200  # an image longer than this many times its short side would fill memory when resized
 LARGEST = 50_000_000  # pixels; 4 bytes each in memory, times some copies, times THREADS
 THREADS = min(4, os.cpu_count() or 1)
 ORIENTATION, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 274, 258, 262, 339  # tags of EXIF and TIFF
-UPRIGHT = (
-    "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
-)  # what undoes the orientations 2 to 8
+UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation: Image.Transpose
 _BAR_DELAY = 2.0  # seconds: shorter work shows no progress bar
 
 
@@ -44,32 +40,23 @@ class UnreadableImage(OSError):
 
 
 def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    """An image as upright 8-bit RGB, whatever it was stored as.
+    """An image, a PIL image or a path to a file in one of ``FORMATS``, as upright 8-bit RGB.
 
-    EXIF rotation is applied, transparency is laid on white, 12- and 16-bit grey is scaled to
-    0..255, palettes and CMYK are converted, an animation gives its first frame. A JPEG beyond
-    50 million pixels is decoded at half its size, with a warning.
-
-    source : a path to a file in one of ``FORMATS``, or a PIL image (which is left as it is).
-
-    Raises UnreadableImage: the file is missing, no regular file, corrupt, cut short or of another
-        format, or the image has no or too many pixels, an unknown range, or is 200 times as long as
-        wide.
-    Raises TypeError: ``source`` is neither a path nor a PIL image.
+    Transparency is laid on white, 12- and 16-bit grey is scaled to 0..255, an animation gives its
+    first frame, and a JPEG beyond 50 million pixels is decoded at half its size, with a warning. A
+    missing, damaged or other file, and an image that is empty, too large, of an unknown range, or
+    200 times as long as wide, is an UnreadableImage; what is no path or PIL image, a TypeError.
 
     >>> open_image(Image.new("CMYK", (3, 2), (0, 255, 255, 0))).getpixel((0, 0))
     (255, 0, 0)
     """
     if isinstance(source, Image.Image | str | os.PathLike):
         return decode(source, _to_rgb)
-    raise TypeError(
-        f"An image must be a path or a PIL image, but got {type(source).__name__}; "
-        "turn arrays into images with PIL.Image.fromarray."
-    )
+    raise TypeError(f"{type(source).__name__} is no path or PIL image: use PIL.Image.fromarray.")
 
 
 def decode(source: Any, convert: Callable[[Image.Image], Any]) -> Any:
-    """What `convert` makes of a path or PIL image; UnreadableImage says why if it cannot."""
+    """What `convert` makes of a path or PIL image; an UnreadableImage says why it cannot."""
     try:
         if isinstance(source, Image.Image):
             return convert(source)
@@ -87,8 +74,8 @@ def decode(source: Any, convert: Callable[[Image.Image], Any]) -> Any:
     except PermissionError:
         reason = "may not be read; check its permissions"
     except Image.UnidentifiedImageError:
-        formats = ", ".join(FORMATS)
-        reason = f"not an image ({formats}), or its beginning is damaged; replace or remove it"
+        kinds = ", ".join(FORMATS)
+        reason = f"not an image ({kinds}), or its beginning is damaged; replace or remove it"
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
         reason = f"cannot be decoded ({error}); replace the file or remove it"
     raise UnreadableImage(f"{printable(image_name(source))}: {reason}.")
@@ -110,13 +97,10 @@ def list_images(source: Any) -> Sequence[Any]:
     """The images of a folder, a list, a world or a Dataset as a sequence, without reading them.
 
     source : a folder (see :func:`image_files`), a path, a PIL image, an iterable of these two, or a
-        Dataset whose items are images or ``(image, ...)`` tuples. A world, or a Dataset with an
-        attribute ``paths``, gives those.
+        Dataset whose items are images or ``(image, ...)`` tuples, or which names its ``paths``.
 
-    Returns a list of paths and PIL images; of a Dataset, a view that fetches images when asked.
-
-    Raises FileNotFoundError, ValueError, TypeError: there is no such folder or file, or no image in
-        it; the path is empty; none of these.
+    A Dataset gives a view that fetches images when asked. Where there is no such file, or no image,
+    it is a FileNotFoundError or ValueError; anything else is a TypeError.
 
     >>> len(list_images([Image.new("RGB", (4, 4)), "cat.jpg"]))
     2
@@ -128,13 +112,14 @@ def list_images(source: Any) -> Sequence[Any]:
             raise ValueError("The path of the images is empty; for the working folder give '.'.")
         if not os.path.exists(source):
             raise FileNotFoundError(f"There is no file or folder {printable(source)}.")
-        images: Any = image_files(source) if os.path.isdir(source) else [Path(source)]
-        if not images:
-            raise ValueError(
-                f"There are no images in the folder {printable(source)}: looked there and in its "
-                f"sub-folders for files ending in {', '.join(SUFFIXES)}."
-            )
-    elif hasattr(source, "__getitem__") and not isinstance(source, list | tuple | np.ndarray):
+        if files := image_files(source) if os.path.isdir(source) else [Path(source)]:
+            return files
+        raise ValueError(
+            f"There are no images in the folder {printable(source)} and its sub-folders: no file "
+            f"that ends in {', '.join(SUFFIXES)}."
+        )
+    images: Sequence[Any]
+    if hasattr(source, "__getitem__") and not isinstance(source, list | tuple | np.ndarray):
         images = list(source.paths) if hasattr(source, "paths") else _DatasetImages(source)
     elif isinstance(source, Iterable):
         images = list(source)
@@ -149,8 +134,7 @@ def list_images(source: Any) -> Sequence[Any]:
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     """Files with an image's suffix in a folder and its sub-folders, sorted; none hidden.
 
-    Links are followed, but no folder is entered twice: not a loop, not one that lies here without
-    a link, not one that `folder` itself lies in.
+    Links are followed; no folder is entered twice, nor one that `folder` itself lies in.
     """
     found: list[Path] = []
     seen, trees = set(map(str, Path(folder).resolve().parents)), deque([os.fspath(folder)])
@@ -162,29 +146,28 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
             seen.add(real)
             below = (os.path.join(here, name) for name in sorted(folders))
             trees.extend(path for path in below if os.path.islink(path))
-            names = (n for n in files if n.lower().endswith(SUFFIXES) and not n.startswith("."))
-            found += [Path(here, name) for name in names]
+            shown = (name for name in files if not name.startswith("."))
+            found += [Path(here, name) for name in shown if name.lower().endswith(SUFFIXES)]
     return sorted(found)
+
+
+def _left_out(error: OSError) -> None:
+    warnings.warn(f"A folder is left out: {printable(error)}.", stacklevel=5)
 
 
 class ImageBatches:
     """Iterate over images in batches of tensors; unreadable ones are left out, in a warning.
 
-    A few threads read and prepare the images one batch ahead. Long work shows a progress bar.
+    Yields ``(indices, tensor)``: places of the images in the list, and [B, 3, S, S]. A few threads
+    read one batch ahead. If no image could be read, the end is an UnreadableImage.
 
-    Parameters
-    ----------
     images : whatever :func:`list_images` takes.
     preprocess : turns an RGB PIL image into a float tensor [3, S, S].
-    batch_size : images a batch, 1 or more; a batch is smaller for each unreadable image in it.
-    desc, progress : the words before the progress bar, and whether there is one.
+    batch_size : images a batch, 1 or more; fewer where some cannot be read.
+    desc, progress : the words before the progress bar, and whether long work shows one.
+    start : the place of the first image to read.
 
-    Attributes
-    ----------
-    skipped : (index, name, reason) of each unreadable image met so far in this iteration.
-
-    Yields ``(indices, tensor)``: places of the images in the list, and [B, 3, S, S]. At the end, if
-    there was none that could be read, an UnreadableImage.
+    Attribute skipped : (index, name, reason) of each unreadable image met in this iteration.
 
     >>> def preprocess(image):
     ...     return torch.full((3, 2, 2), float(image.getpixel((0, 0))[0]))
@@ -202,45 +185,45 @@ class ImageBatches:
         batch_size: int = 64,
         desc: str | None = None,
         progress: bool = True,
+        start: int = 0,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, but is {batch_size}.")
-        self.images = list_images(images)
-        self.preprocess, self.batch_size = preprocess, batch_size
-        self.desc, self.progress = desc, progress
+        self.images, self.preprocess, self.batch_size = list_images(images), preprocess, batch_size
+        self.places, self.desc, self.hidden = range(start, len(self.images)), desc, not progress
         self.skipped: list[tuple[int, str, str]] = []
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return -(-len(self.places) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[list[int], torch.Tensor]]:
         self.skipped = []
-        n, hide = len(self.images), not self.progress
-        bar = tqdm(total=n, desc=self.desc, unit="image", delay=_BAR_DELAY, disable=hide)
+        n, size = len(self.places), self.batch_size
+        bar = tqdm(total=n, desc=self.desc, unit="image", delay=_BAR_DELAY, disable=self.hidden)
         with bar, ThreadPoolExecutor(THREADS) as pool:
-            groups = (range(n)[start:][: self.batch_size] for start in range(0, n, self.batch_size))
+            groups = (self.places[first : first + size] for first in range(0, n, size))
             work = ((group, pool.map(self._load, group)) for group in groups)
             ahead = deque(islice(work, 2))
             while ahead:
                 found = dict(zip(*ahead.popleft(), strict=True))
                 good = {i: x for i, x in found.items() if isinstance(x, torch.Tensor)}
-                bad = {i: str(error) for i, error in found.items() if i not in good}
-                self.skipped += [(i, self._name(i), reason) for i, reason in bad.items()]
+                bad = found.keys() - good.keys()
+                self.skipped += [(i, self.name(i), str(found[i])) for i in sorted(bad)]
                 if good:
                     yield list(good), torch.stack(list(good.values()))
                 bar.update(len(found))
                 ahead.extend(islice(work, 1))
         report_skipped(self.skipped, n)
 
+    def name(self, index: int) -> str:
+        """How messages name an image; one of a Dataset is not fetched again for it."""
+        return image_name(self.images[index] if isinstance(self.images, list) else None, index)
+
     def _load(self, index: int) -> torch.Tensor | OSError:
         try:
             return self.preprocess(open_image(self.images[index]))
         except OSError as error:
             return error
-
-    def _name(self, index: int) -> str:
-        fetched = isinstance(self.images, _DatasetImages)  # again, it would fail again
-        return image_name(None if fetched else self.images[index], index)
 
 
 batches = ImageBatches  # to be read in a `for` line
@@ -250,14 +233,12 @@ def report_skipped(
     skipped: Sequence[tuple[int, str, str]], total: int, stacklevel: int = 3
 ) -> None:
     """Name those left out, (index, name, reason), in a warning; an error if all `total` are."""
-    if not skipped:
-        return
-    first = skipped[0][2]
-    if len(skipped) == total:
-        raise UnreadableImage(f"None of the {total} images can be read. {first}")
-    names = [name for _, name, _ in skipped]
-    message = f"{len(skipped)} of {total} images cannot be read and were left out: {some(names)}."
-    warnings.warn(f"{message} The first: {first}", stacklevel=stacklevel)
+    if skipped and len(skipped) == total:
+        raise UnreadableImage(f"None of the {total} images can be read. {skipped[0][2]}")
+    if skipped:
+        said = f"images cannot be read and were left out: {some([name for _, name, _ in skipped])}"
+        said = f"{len(skipped)} of {total} {said}. The first: {skipped[0][2]}"
+        warnings.warn(said, stacklevel=stacklevel)
 
 
 class _DatasetImages(Sequence[Any]):
@@ -275,10 +256,6 @@ class _DatasetImages(Sequence[Any]):
         return item[0] if isinstance(item, tuple) else item
 
 
-def _left_out(error: OSError) -> None:
-    warnings.warn(f"A folder is left out: {printable(error)}.", stacklevel=5)
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     width, height = image.size
     if min(width, height) == 0:
@@ -288,24 +265,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if width * height > LARGEST:
         raise ValueError(f"at {width} x {height} pixels it is too large, make it smaller")
     image.load()  # a TIFF is turned here, and its orientation taken away
-    turn = _orientation(image) - 2
+    try:  # Pillow's own turning writes all the other tags again, and fails where it cannot
+        orientation = int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # whatever is wrong with the EXIF, the picture can be seen
+        orientation = 1
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_8_bit(image)
-    if 0 <= turn < len(UPRIGHT):
-        image = image.transpose(Image.Transpose[UPRIGHT[turn]])
+    if orientation in UPRIGHT:
+        image = image.transpose(Image.Transpose(UPRIGHT[orientation]))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 where it has none (Pillow's own turning writes all the other tags again)."""
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # whatever is wrong with the EXIF, the picture can be seen
-        return 1
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -313,19 +284,15 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float32)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
         raise ValueError("its values lie outside 0..65535, scale them to 0..255")
-    white = _white(image, values.max())
-    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # white is 0
-        values = white - values
-    return Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
-
-
-def _white(image: Image.Image, highest: float) -> int:
-    """The value of white: what the file says; the next usual one where it says nothing."""
     tags = getattr(image, "tag_v2", {})  # of TIFF
     bits, kind = tags.get(BITS, (32,))[0], tags.get(SAMPLE_FORMAT, (1,))[0]
     if 8 < bits <= 16 and kind in (1, 2):  # 2: signed, half of the range lies below 0
-        return 2 ** (bits - (kind == 2)) - 1
-    if image.mode.startswith("I;16") or getattr(image, "format", None) in ("PNG", "PPM"):
-        return 65535
-    usual = (255, 65535) if image.mode == "I" else (1, 255, 65535)
-    return next(white for white in usual if highest <= white)
+        white = 2 ** (bits - (kind == 2)) - 1
+    elif image.mode.startswith("I;16") or getattr(image, "format", None) in ("PNG", "PPM"):
+        white = 65535
+    else:  # the file says nothing: the next usual one
+        usual = (255, 65535) if image.mode == "I" else (1, 255, 65535)
+        white = next(white for white in usual if values.max() <= white)
+    if tags.get(PHOTOMETRIC) == 0:  # white is 0
+        values = white - values
+    return Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
