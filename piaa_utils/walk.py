@@ -2,9 +2,8 @@
 
     a.jpg -> images -> walk -> Encoded(ids, cls, patches)
 
-Everything that looks at pictures goes through :func:`walk`; here alone features are checked to be
-finite. :func:`encoded` keeps those of a whole world on disk as safetensors: a cache folder that
-many share can hold wrong numbers, but nothing in it is ever run.
+Everything that looks at pictures goes through :func:`walk`, which checks that features are finite.
+:func:`encoded` keeps those of a whole world on disk as safetensors: nothing in them is ever run.
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.utils.data import Subset
 
 from piaa_utils.backbone import Backbone
 from piaa_utils.encoders import encode
 from piaa_utils.files import write_whole
-from piaa_utils.images import UnreadableImage, batches, image_name, list_images
+from piaa_utils.images import UnreadableImage, batches, list_images
 from piaa_utils.settings import Calibration
 
 CODE = ("backbone", "encoders", "images", "walk")  # features depend on these files
@@ -55,8 +53,7 @@ def walk(
 
     images : whatever :func:`piaa_utils.images.list_images` takes, a world too.
     encoders : patch encoders, see :data:`piaa_utils.encoders.ENCODERS`; none gives [CLS] alone.
-    start : the first picture to encode. A multiple of `batch_size` makes the batches, and so
-        every bit of the features, those of a walk from 0.
+    start : the first picture to encode; a multiple of `batch_size` gives a walk from 0's bits.
     desc, progress : the progress bar, which only long work shows.
     skipped : a list that takes (index, name, reason) of each unreadable picture as it is met.
     calibration : SC-CLIP's sizes; None is the backbone's own.
@@ -69,33 +66,23 @@ def walk(
     >>> first.ids, len(first.cls), first.patches["sclip"].shape[:2]
     ([0, 1, 2, 3], 4, torch.Size([4, 196]))
     """
-    pictures = list_images(images)
-    if start and start >= len(pictures):
-        return
-    plain = isinstance(pictures, list)
-    rest: Any = pictures[start:] if plain else Subset(pictures, range(start, len(pictures)))  # type: ignore[arg-type]
-    stream = batches(rest, backbone.preprocess, batch_size, desc=desc, progress=progress)
+    stream = batches(images, backbone.preprocess, batch_size, desc, progress, start)
     skipped = [] if skipped is None else skipped
     known = len(skipped)
     try:
-        for places, pixels in stream:
-            ids = [start + i for i in places]
-            skipped[known:] = [(start + i, name, why) for i, name, why in stream.skipped]
+        for ids, pixels in stream:
+            skipped[known:] = stream.skipped
             features = encode(backbone, pixels, encoders, calibration=calibration)
-            for x in features.values():
-                if (good := x.flatten(1).isfinite().all(1)).all():
-                    continue
-                bad = ids[int(good.int().argmin())]
-                raise ValueError(
-                    f"The features of {image_name(pictures[bad] if plain else None, bad)} are not "
-                    f"finite: leave the picture out, or check the backbone's weights."
-                )
+            finite = torch.stack([x.flatten(1).isfinite().all(1) for x in features.values()]).all(0)
+            if not finite.all():
+                bad = stream.name(ids[int(finite.int().argmin())])
+                raise ValueError(f"The features of {bad} are not finite: leave the picture out.")
             yield Encoded(ids, features["cls"], {name: features[name] for name in encoders})
     except UnreadableImage:
         if not start:  # pictures before `start` were read
             raise
     finally:
-        skipped[known:] = [(start + i, name, why) for i, name, why in stream.skipped]
+        skipped[known:] = stream.skipped
 
 
 def encoded(
@@ -117,28 +104,26 @@ def encoded(
     """
     key = _key(backbone, images, calibration) if cache else None
     name = re.sub(r"[^\w-]+", "-", str(getattr(images, "name", "pictures")))
-    files = {e: Path(cache or "") / f"{name}-{e}-{key}.safetensors" for e in ("cls", *encoders)}
-    found = {e: _read(file) if key else None for e, file in files.items()}
-    wanted = [e for e in encoders if found[e] is None]
-    if wanted or found["cls"] is None:
+    kinds, folder = ("cls", *encoders), Path(cache or "")
+    files = {e: folder / f"{name}-{e}-{key}.safetensors" for e in kinds if key}
+    found = {e: x for e, file in files.items() if (x := _read(file)) is not None}
+    made: dict[str, Tensor] = {}
+    if missing := [e for e in kinds if e not in found]:
+        n, wanted = len(list_images(images)), [e for e in missing if e != "cls"]
         skipped: list[tuple[int, str, str]] = []
-        n, out = len(list_images(images)), dict[str, Tensor]()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ images cannot be read")
             for ids, cls, patches in walk(
                 backbone, images, wanted, batch_size, 0, desc, progress, skipped, calibration
             ):
                 for e, x in {"cls": cls, **patches}.items():  # filled in place: once in memory
-                    out.setdefault(e, torch.empty(n, *x.shape[1:]))[ids] = x.cpu()
+                    made.setdefault(e, torch.empty(n, *x.shape[1:]))[ids] = x.cpu()
         if skipped:
             raise UnreadableImage(f"{len(skipped)} of {n} pictures cannot be read. {skipped[0][2]}")
-        for e, x in out.items():
-            if key and found[e] is None:
-                _keep(files[e], x)
-        found |= out
-    parts = {e: x for e, x in found.items() if x is not None}
-    cls = parts.pop("cls")
-    return Encoded(list(range(len(cls))), cls, {e: parts[e] for e in encoders})
+        for e in missing if files else ():
+            _keep(files[e], made[e])
+    found |= made
+    return Encoded(list(range(len(found["cls"]))), found["cls"], {e: found[e] for e in encoders})
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -185,4 +170,4 @@ def _keep(path: Path, x: Tensor) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
     except OSError as error:
-        warnings.warn(f"Features are not kept for the next time. {error}", stacklevel=4)
+        warnings.warn(f"Features are not kept for the next time. {error}", stacklevel=3)
