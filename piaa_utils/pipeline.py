@@ -26,39 +26,33 @@ from piaa_utils.backbone import Backbone, load_backbone
 from piaa_utils.classifier import Recipe
 from piaa_utils.encoders import ENCODERS
 from piaa_utils.files import some, write_whole
+from piaa_utils.images import list_images
 from piaa_utils.selection import PatchBank
 from piaa_utils.settings import CLS_WEIGHT, Scales
 from piaa_utils.vocabulary import Vocabulary
 from piaa_utils.walk import Encoded, digest, walk
 
-FORMAT = 3  # of saved classifiers
+FORMAT, PARTS = 3, ("text", "coef", "intercept")  # of saved classifiers
 KINDS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class PIAA(BaseEstimator):
     """Multi-label recognition with a frozen CLIP, learned from unlabelled images (PIAA).
 
-    Parameters
-    ----------
-    classes : C different names, or a ``Vocabulary``, which has synonyms, templates and B background
-        names too: these are classes in every softmax and in the learning, and are left out of
-        scores and heat maps. Two or more in all, for classes are compared.
+    classes : C different names, or a ``Vocabulary``, whose B background names are classes in every
+        softmax and in the learning, and are left out of scores and heat maps; C + B is 2 or more.
     backbone : "mini", or a ``Backbone`` of :func:`piaa_utils.backbone.load_backbone`.
     encoder : a patch encoder of ``piaa_utils.encoders.ENCODERS``.
     recipe : how Stages I to III learn, see :class:`piaa_utils.classifier.Recipe`.
     scales : s, m and T of the aggregation; None takes the backbone's own.
-        ``piaa_utils.settings.PAPER`` has those of the paper's data sets.
     cls_weight : share of [CLS] in the score, 0 to 1; 0.1 in the paper.
     batch_size : images encoded at once; changes speed and memory, never a result.
     progress : whether work longer than two seconds shows a bar.
 
-    Attributes
-    ----------
-    backbone_, vocabulary_, encoder_ : what the classifier was learned with; classes_ : C names.
-    text_ : [C + B, D] unit text features, those of the background last, as in all that follows.
-    coef_ : [C + B, D] and intercept_ : [C + B], the visual classifier (W transposed, and b).
-    scales_ : the scales in use; report_ : what each stage kept for each class.
-    skipped_ : (index, name, reason) of the images that the last call could not read.
+    Attributes: backbone_, vocabulary_ and encoder_, which the classifier was learned with; text_
+    [C + B, D], unit text features, the background's last; coef_ [C + B, D] and intercept_ [C + B],
+    the visual classifier (W transposed, and b); report_, what each stage kept for each class;
+    skipped_, (index, name, reason) of the images that the last call could not read.
 
     >>> from piaa_utils.worlds import mini_scenes
     >>> images = mini_scenes("val").paths[:8]
@@ -78,14 +72,9 @@ class PIAA(BaseEstimator):
         batch_size: int = 32,
         progress: bool = True,
     ):
-        self.classes = classes
-        self.backbone = backbone
-        self.encoder = encoder
-        self.recipe = recipe
-        self.scales = scales
-        self.cls_weight = cls_weight
-        self.batch_size = batch_size
-        self.progress = progress
+        self.classes, self.backbone, self.encoder = classes, backbone, encoder
+        self.recipe, self.scales, self.cls_weight = recipe, scales, cls_weight
+        self.batch_size, self.progress = batch_size, progress
 
     @property
     def classes_(self) -> tuple[str, ...]:
@@ -100,20 +89,18 @@ class PIAA(BaseEstimator):
     def fit(self, images: Any, y: None = None) -> PIAA:
         """Learn the visual classifier from images without labels (PVCL, Stages I to III).
 
-        images : a folder, paths, PIL images, a Dataset or a world, see
-            :func:`piaa_utils.images.list_images`; y : not used, a convention of scikit-learn.
+        images : whatever :func:`piaa_utils.images.list_images` takes; y : not used (scikit-learn).
 
         Bad class names, no images and an option out of range are a ValueError. Unreadable images
-        are skipped, named in a warning and listed in ``skipped_``; if all are, it is an
-        UnreadableImage.
+        are named in a warning and listed in ``skipped_``; if all are, it is an UnreadableImage.
         """
         return self.fit_bank(self.select(images))
 
     def select(self, images: Any, first_id: int = 0) -> PatchBank:
         """Stage I's bank of the images' lowest-entropy patches, which ``fit`` learns from.
 
-        The images are numbered from `first_id` on. Banks of the parts of a collection can be merged
-        if no number occurs twice: see ``PatchBank.merge``. Errors as in ``fit``.
+        The images are numbered from `first_id` on; banks whose numbers differ can be merged, see
+        ``PatchBank.merge``. Errors as in ``fit``.
         """
         self._prepare()
         bank = self.recipe.bank(len(self.text_))
@@ -132,25 +119,18 @@ class PIAA(BaseEstimator):
     def predict_proba(self, images: Any) -> np.ndarray:
         """Scores of images: float32 [n, C], from 0 to 1, the classes of an image sum to 1 (PAA).
 
-        With background classes, whose scores are left out, they sum to less.
-        They rank images for each class, and classes for each image. A row of an unreadable image
-        is NaN; it is named in a warning and listed in ``skipped_``. Errors as in ``fit``.
+        With a background, they sum to less. They rank images for each class, and classes for each
+        image. A row of an unreadable image is NaN. Errors and warnings as in ``fit``.
         """
         self._check_fitted()
-        rows: dict[int, Tensor] = {}
+        images = list_images(images)
+        out = np.full((len(images), len(self.classes_)), np.nan, np.float32)
         for ids, cls, patches in self._walk(images, "recognising"):
-            scores = self.score_features(patches[self.encoder], cls)
-            rows |= zip(ids, scores.cpu(), strict=True)
-        out = np.full((len(rows) + len(self.skipped_), len(self.classes_)), np.nan, np.float32)
-        for i, row in rows.items():
-            out[i] = row
+            out[ids] = self.score_features(patches[self.encoder], cls).cpu()
         return out
 
     def score_features(self, patches: Tensor, cls: Tensor) -> Tensor:
-        """PAA on features: unit patches [n, N, D] and unit [CLS] [n, D] to scores [n, C].
-
-        It is computed on the device of the features, and there the scores are.
-        """
+        """PAA on unit patches [n, N, D] and unit [CLS] [n, D]: scores [n, C], on their device."""
         logits, text = self.decision_function(patches), self.text_.to(cls.device)
         return paa(logits, cls, text, self.scales_, self.cls_weight)[:, : len(self.classes_)]
 
@@ -160,10 +140,9 @@ class PIAA(BaseEstimator):
         return patches @ self.coef_.T.to(patches.device) + self.intercept_.to(patches.device)
 
     def heat_maps(self, image: Any) -> Tensor:
-        """Where each class is in one image: [C, row, column], each patch's probabilities (PAA).
+        """Where each class is in one image: [C, row, column], each patch's posterior g (PAA).
 
-        They are the posterior g at the temperature T of ``scales_``; the classes of a patch sum
-        to 1, with those of the background. An image that cannot be read is an UnreadableImage.
+        They sum to 1 with those of the background. If it cannot be read: an UnreadableImage.
         """
         self._check_fitted()
         (found,) = self._walk([image], "")
@@ -171,15 +150,13 @@ class PIAA(BaseEstimator):
         return g[:, : len(self.classes_)].T.unflatten(1, (self.backbone_.grid, -1)).cpu()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the classifier to one safetensors file, with all that it was learned with.
+        """Write the classifier to one safetensors file, with the name and hash of its backbone.
 
-        The backbone's weights are not in it, only its name and hash, so that ``load`` can refuse
-        another. The file appears whole or not at all; what was there stays until then. OSError
-        says why it cannot be written (no room, no permission).
+        The file appears whole or not at all; what was there stays until then. OSError says why.
         """
         self._check_fitted()
-        tensors = {"text": self.text_, "coef": self.coef_, "intercept": self.intercept_}
-        tensors = {name: x.float().cpu().contiguous() for name, x in tensors.items()}
+        values = (self.text_, self.coef_, self.intercept_)
+        tensors = {n: x.float().cpu().contiguous() for n, x in zip(PARTS, values, strict=True)}
         about = {
             "format": FORMAT,
             "vocabulary": self.vocabulary_.to_dict(),
@@ -209,27 +186,22 @@ class PIAA(BaseEstimator):
         progress: bool = True,
         device: str | None = None,
     ) -> PIAA:
-        """Read a saved classifier.
+        """Read a classifier that ``save`` wrote, in any precision that it was brought to since.
 
-        path : a file that ``save`` wrote; its numbers may since have been brought to float16,
-            bfloat16 or float64.
-        classes : the class names, or the vocabulary, that you expect; None takes the file's.
+        classes : the names, or the vocabulary, that you expect; None takes the file's.
         backbone : None loads the one that the file names; one that was made from a model object
             or a file of weights must be given.
-        scales : of the aggregation, in place of the file's.
-        device : where a backbone that is loaded here goes.
+        scales : in place of the file's; device : where a backbone that is loaded here goes.
 
-        A file that is no saved classifier, was changed, or is one for other classes or of another
-        backbone is a ValueError.
+        A damaged or other file, and one for other classes or another backbone, is a ValueError.
         """
         about, tensors = _read(path)
         vocabulary = Vocabulary(**about["vocabulary"])
-        there, words = vocabulary.class_names, vocabulary if classes is None else classes
-        plain = Vocabulary(there) if not isinstance(words, Vocabulary) else vocabulary
-        if Vocabulary.of(words) != plain:
+        names = vocabulary.class_names
+        words = classes if isinstance(classes, Vocabulary | None) else tuple(classes)
+        if words not in (None, vocabulary, names):
             raise ValueError(
-                f"{path} was learned for other classes, words or another order ({some(there, 9)}): "
-                f"fit one for yours, or load it without classes."
+                f"{path} was learned for other classes, words or another order ({some(names, 9)})."
             )
         backbone = _backbone(path, about, backbone, device)
         recipe, scales = Recipe(*about["recipe"]), scales or Scales(*about["scales"])
@@ -251,8 +223,8 @@ class PIAA(BaseEstimator):
                 f"add what else the images may show, as classes or as the background."
             )
         if getattr(self, "_prepared", None) != key:
-            given = self.backbone
-            self.backbone_ = given if isinstance(given, Backbone) else load_backbone(given)
+            backbone = self.backbone
+            self.backbone_ = load_backbone(backbone) if isinstance(backbone, str) else backbone
             self.text_ = self.backbone_.encode_text(vocabulary)
             self.vocabulary_, self._prepared = vocabulary, key
             self.__dict__.pop("coef_", None)  # what was learned for others does no longer hold
@@ -270,17 +242,15 @@ class PIAA(BaseEstimator):
     def _walk(self, images: Any, desc: str) -> Iterator[Encoded]:
         """The batches of :func:`piaa_utils.walk.walk`; fills ``skipped_``."""
         self.skipped_: list[tuple[int, str, str]] = []
-        how = {"desc": desc, "progress": self.progress, "skipped": self.skipped_}
-        return walk(self.backbone_, images, [self.encoder], self.batch_size, **how)  # type: ignore[arg-type]
+        size, progress = self.batch_size, self.progress
+        return walk(self.backbone_, images, [self.encoder], size, 0, desc, progress, self.skipped_)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "coef_"):
             raise NotFittedError("There is no classifier: call fit(images) or PIAA.load(path).")
-        learned = (self.vocabulary_, self.encoder_)
-        if (Vocabulary.of(self.classes), self.encoder) != learned:
+        if (Vocabulary.of(self.classes), self.encoder) != (self.vocabulary_, self.encoder_):
             raise ValueError(
-                "The classes, their words or the encoder were changed after the classifier was "
-                "learned: call fit again."
+                "Words or encoder were changed after the classifier was learned: fit it."
             )
 
 
@@ -297,7 +267,7 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], list[Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["piaa"])
-            tensors = {name: file.get_tensor(name) for name in ("text", "coef", "intercept")}
+            tensors = {name: file.get_tensor(name) for name in PARTS}
         digests = about.pop("digests")
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, not {FORMAT}")
@@ -311,9 +281,8 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], list[Tensor]]:
             raise ValueError("its numbers or its description were changed")
         return about, [*tensors.values()]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit it again."
-        ) from error
+        said = f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit it again."
+        raise ValueError(said) from error
 
 
 def _backbone(path: Any, about: dict[str, Any], backbone: Any, device: str | None) -> Backbone:
@@ -333,7 +302,6 @@ def _backbone(path: Any, about: dict[str, Any], backbone: Any, device: str | Non
     if here != about["backbone"] | {"calibration": about["calibration"]}:
         raise ValueError(
             f"{path} was learned with the backbone {name}, and {backbone.name} here has other "
-            f"weights, activation, image size, preprocessing or calibration: load it with that "
-            f"backbone, or fit anew."
+            f"weights, activation, sizes or calibration: load it with that backbone, or fit anew."
         )
     return backbone
