@@ -1,14 +1,12 @@
 """Tags for pictures from PIAA's scores, and which pictures need a look.
 
-A score of PIAA ranks: images for a class, and classes for an image. It is no probability that the
-class is there. Scores of an image are shares of 1, so they shrink as classes are added, and how far
-they lie apart depends on the scales of the aggregation. Tags are therefore taken by a rule, the
-`top` best classes that have an even share or more, and the rule is yours to change.
+A score of PIAA ranks: it is no probability that the class is there. Scores of an image are shares
+of 1, which shrink as classes are added. Tags are therefore taken by a rule, the `top` best classes
+that have an even share or more, and the rule is yours to change.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +38,8 @@ class Tagged(NamedTuple):
 def tag_images(piaa: PIAA, images: Any, top: int = TOP, threshold: float | None = None) -> Tagged:
     """Score images with a fitted classifier and give each its tags.
 
-    images : a folder, paths, PIL images or a Dataset.
-    top, threshold : see :func:`choose_tags`; None is an even share, the background counted in.
+    images : whatever :func:`piaa_utils.images.list_images` takes; top, threshold : see
+        :func:`choose_tags`, but an even share counts the background in.
 
     Errors and warnings are those of ``PIAA.predict_proba``, and :func:`photo_notice`.
 
@@ -57,8 +55,7 @@ def tag_images(piaa: PIAA, images: Any, top: int = TOP, threshold: float | None 
     if notice := photo_notice(piaa.backbone_, images):
         warnings.warn(notice, stacklevel=2)
     problems = {index: reason for index, _, reason in piaa.skipped_}
-    plain = isinstance(images, list)  # a Dataset would fetch each image again for its name
-    names = [image_name(images[i] if plain else None, i) for i in range(len(images))]
+    names = [image_name(image, i) for i, image in enumerate(_known(images))]
     threshold = 1 / len(piaa.vocabulary_) if threshold is None else threshold
     tags = choose_tags(scores, piaa.classes_, top, threshold)
     how_sure = uncertainty(scores)
@@ -71,8 +68,6 @@ def choose_tags(
     """The tags of each image: the `top` classes of highest score, of those that reach a threshold.
 
     scores : [n, C]; an image whose scores are NaN gets no tags.
-    classes : C names.
-    top : tags of an image at most, 1 or more.
     threshold : lowest score of a tag, 0 to 1; None is an even share, 1 / C. Twice an even share
         gives few tags, and surer ones.
 
@@ -98,8 +93,7 @@ def uncertainty(scores: np.ndarray) -> np.ndarray:
     """How evenly the scores [n, C] of each image are spread: entropy over its largest value, [n].
 
     0: one class has all. 1: all have the same. Scores of an image are first brought to sum 1, so
-    what background classes took does not count. Where scores lie close to even, all values lie
-    close to 1, and their order is what counts.
+    what background classes took does not count. Of values close to 1, the order is what counts.
 
     >>> uncertainty(np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [1 / 3] * 3])).round(3).tolist()
     [0.631, 0.0, 1.0]
@@ -112,10 +106,7 @@ def uncertainty(scores: np.ndarray) -> np.ndarray:
 
 
 def needs_a_look(found: Tagged, count: int = 10) -> list[int]:
-    """The images to look at first: unreadable ones, then by falling uncertainty; `count` indices.
-
-    Raises ValueError if `count` is below 0.
-    """
+    """The `count` images to look at first (0 or more): unreadable ones, then the uncertain ones."""
     if count < 0:
         raise ValueError(f"The number of images to look at must be 0 or more, not {count}.")
     order = np.argsort(-found.uncertainty, kind="stable")
@@ -125,18 +116,14 @@ def needs_a_look(found: Tagged, count: int = 10) -> list[int]:
 def photo_notice(backbone: Backbone, images: Sequence) -> str:
     """What to know before the mini-CLIP is believed; empty for another CLIP or the mini world.
 
-    It knows drawn scenes only. Whether a picture is a photograph cannot be told dependably from
-    its features, so all pictures from outside ``data/mini_scenes`` get the notice.
+    Whether a picture is a photograph cannot be told dependably from its features, so all pictures
+    from outside ``data/mini_scenes`` count.
     """
     if backbone.name.partition("@")[0] != "mini":
         return ""
     home = (data_dir() / "mini_scenes").resolve()
-    plain = images if isinstance(images, list) else [None] * len(images)
-    paths = [getattr(image, "filename", None) or image for image in plain]
-    outside = sum(
-        not isinstance(path, str | os.PathLike) or home not in Path(path).resolve().parents
-        for path in paths
-    )
+    paths = (Path(image_name(image)).resolve() for image in _known(images))
+    outside = sum(home not in path.parents for path in paths)
     if not outside:
         return ""
     return (
@@ -145,3 +132,8 @@ def photo_notice(backbone: Backbone, images: Sequence) -> str:
         f"CLIP, --backbone ViT-B-16-quickgelu --pretrained openai (in Python "
         f'load_backbone("ViT-B-16-quickgelu", "openai")).'
     )
+
+
+def _known(images: Sequence) -> Sequence:
+    """The images as far as they are at hand: those of a Dataset would be fetched again."""
+    return images if isinstance(images, list) else [None] * len(images)
