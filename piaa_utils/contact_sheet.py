@@ -1,7 +1,6 @@
 """A contact sheet: pictures, tags and heat maps in one HTML file that needs nothing else.
 
-The pictures are inside the file as data URIs. It has no script, and its policy forbids the browser
-to load anything else.
+The pictures are inside it as data URIs. It has no script, and its policy forbids all else.
 """
 
 from __future__ import annotations
@@ -36,26 +35,20 @@ def contact_sheet(
 ) -> str:
     """The sheet as HTML: each picture with its tags and the heat maps of its best classes.
 
-    piaa : the classifier that tagged.
-    found : from :func:`piaa_utils.tags.tag_images`.
-    first : indices of the pictures under the heading "Look at these first", in this order; see
-        :func:`piaa_utils.tags.needs_a_look`. The others follow.
+    found : from :func:`piaa_utils.tags.tag_images`, with the classifier `piaa`.
+    first : indices of the pictures that stand first, see :func:`piaa_utils.tags.needs_a_look`.
     limit : pictures on the sheet; the sheet says how many are left out.
 
-    Raises UnreadableImage: if a picture that was tagged can no longer be read.
+    A picture that was tagged and can no longer be read is an UnreadableImage.
     """
-    n, ahead = len(found.names), set(first)
-    order = [*first, *(i for i in range(n) if i not in ahead)][:limit]
-    others = order[len(first) :]
-    sections = [
-        ("Look at these first", order[: len(first)]),
-        ("The others" if first else "The pictures", others),
-    ]
+    n, k = len(found.names), len(first)
+    order = [*first, *(i for i in range(n) if i not in set(first))][:limit]
+    rest = "The others" if first else "The pictures"
+    sections = [("Look at these first", order[:k]), (rest, order[k:])]
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
     words = {"title": title, "side": SIDE, "found": found, "shown": len(order), "n": n}
-    return page.render(
-        words, sections=sections, printable=printable, figures=lambda i: _figures(piaa, found, i)
-    )
+    tools = {"printable": printable, "figures": lambda i: _figures(piaa, found, i)}
+    return page.render(words, sections=sections, **tools)
 
 
 def _figures(piaa: PIAA, found: Tagged, i: int) -> list[tuple[str, str, str, bool]]:
