@@ -11,10 +11,9 @@ REPOSITORY = os.environ.get("PIAA_REPOSITORY", "https://github.com/OWNER/REPOSIT
 
 
 def write_all(files: Mapping[Path, Callable[[Path], Any]]) -> None:
-    """Write files, all or none: each beside its place; when all are whole, they are moved there.
+    """Write files (path: what writes it to a path), all or none: each beside its place, then moved.
 
-    files : path: what writes it to a path. If one cannot be written, it is an OSError, in one
-        sentence, and what was there stays.
+    If one cannot be written, it is an OSError, and what was there stays.
     """
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
@@ -45,13 +44,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
 def data_dir() -> Path:
     """The folder ``data/``: what PIAA_DATA names, the clone's, or the one that was fetched.
 
-    Raises FileNotFoundError, in one sentence that says what to fetch, if there is none.
+    If there is none, a FileNotFoundError says what to fetch.
 
     >>> (data_dir() / "mini_clip").is_dir()
     True
     """
-    chosen = os.environ.get("PIAA_DATA")
-    if chosen:
+    if chosen := os.environ.get("PIAA_DATA"):
         if not Path(chosen).is_dir():
             raise FileNotFoundError(f"The variable PIAA_DATA names {printable(chosen)}: no folder.")
         return Path(chosen)
@@ -85,5 +83,5 @@ def printable(name: Any) -> str:
     >>> print(printable("dog.jpg"), printable("\x1b[2Jdog.jpg"), printable("d\udcfcg.jpg"))
     dog.jpg \x1b[2Jdog.jpg d\udcfcg.jpg
     """
-    escape = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-    return "".join(escape)
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+    return "".join(shown)
