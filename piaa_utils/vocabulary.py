@@ -1,7 +1,6 @@
 """Words of the classes: names, other names for them, a background, and the prompts.
 
-A vocabulary is checked when it is built, so that everything behind it may trust it: all its words
-differ, also where only upper and lower case could tell them apart.
+A vocabulary is checked when it is built: all its words differ, also in lower case.
 """
 
 from __future__ import annotations
@@ -15,20 +14,14 @@ from piaa_utils.settings import TEMPLATES
 class Vocabulary:
     """What the classes are called and how CLIP is asked for them.
 
-    Parameters
-    ----------
     class_names : C different names.
     synonyms : name -> other names of the same thing; its embedding is the mean of all.
     background : B names of what else a picture may show; they compete with the classes for the
         patches (Stage I to PAA) and are no answers.
     templates : sentences with ``{}`` where the name goes; the mean of all is taken.
 
-    Attributes
-    ----------
-    The same as tuples, and names = class_names + background, the rows of text embeddings.
-
-    Raises ValueError: a word that is empty or occurs twice, one string in place of a list, synonyms
-        of a name that is not there, or a template without ``{}``.
+    Attributes: the same as tuples, and names = class_names + background, the rows of the text
+    embeddings. What is empty, occurs twice or has another form is a ValueError.
 
     >>> words = Vocabulary(["cat", "sofa"], {"sofa": ["couch"]}, background=["grass"])
     >>> len(words), words.prompts()[1]
@@ -89,8 +82,7 @@ def check_class_names(names: Sequence[str], what: str = "class_names") -> tuple[
     """
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise ValueError(f"{what} must be a list of names, not {names!r}.")
-    names = tuple(names)
-    if not names:
+    if not (names := tuple(names)):
         raise ValueError(f"{what} is empty; give at least one name.")
     seen: dict[str, str] = {}
     for name in names:
