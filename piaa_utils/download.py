@@ -1,7 +1,6 @@
 """Fetch the paper's data sets, or the embedded data for a package outside a clone: checked, whole.
 
-``piaa download voc07 --data-root datasets`` fetches a data set, ``piaa download mini`` the embedded
-data. All checksums are in registry.txt; what has none, or another, is never put in its place.
+All checksums are in registry.txt; what has none, or another, is never put in its place.
 """
 
 from __future__ import annotations
@@ -39,18 +38,19 @@ ARCHIVES: dict[str, dict[str, tuple[str, ...]]] = {
 def download_world(name: str, data_root: str | os.PathLike[str], progress: bool = True) -> Path:
     """Fetch and unpack one of the paper's data sets; what is there already is left as it is.
 
-    The archives stay in ``data_root/archives``, and may be removed afterwards.
-
     name : "voc07" (0.9 GB), "voc12" (2 GB) or "coco" (20 GB); twice that while it is unpacked.
-    data_root : the folder to unpack in, see :func:`piaa_utils.worlds.load_world`.
+    data_root : the folder to unpack in, see :func:`piaa_utils.worlds.load_world`; the archives stay
+        in ``data_root/archives``, and may be removed afterwards.
 
-    Raises FileNotFoundError: NUS-WIDE's files are not there: they have to be asked for.
-    Raises ValueError, OSError: an unknown name; what came has another checksum; no network, no
-        room, no permission.
+    An unknown name and another checksum are a ValueError, NUS-WIDE, which has to be asked for, a
+    FileNotFoundError, no network or room an OSError.
     """
     root = Path(data_root)
     for archive, splits in ARCHIVES.get(name, {}).items():
-        if not all(_is_there(name, split, root) for split in splits):
+        try:
+            for split in splits:
+                load_world(name, split, root)
+        except FileNotFoundError:
             file = _fetch(archive, root / "archives", progress)
             unpack(file, root / "coco" if name == "coco" else root)
     for split in ("learn", "test"):
@@ -61,9 +61,8 @@ def download_world(name: str, data_root: str | os.PathLike[str], progress: bool 
 def download_data(progress: bool = True) -> Path:
     """Fetch ``data/`` of the repository, where :func:`piaa_utils.files.data_dir` finds it.
 
-    Raises ValueError: the repository holds other data than this version of the package was made
-        with.
-    Raises OSError: there is no network, or no repository at the address that PIAA_REPOSITORY names.
+    Other data than this version was made with is a ValueError; no network, or no repository at the
+    address that PIAA_REPOSITORY names, an OSError.
     """
     url, target = f"{REPOSITORY}/archive/refs/tags/v{version('piaa-utils')}.zip", fetched_dir()
     target.mkdir(parents=True, exist_ok=True)
@@ -99,8 +98,7 @@ def checksum(folder: Path) -> str:
 def unpack(archive: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
     """Unpack a tar or zip archive into a folder: each file whole, none that is there replaced.
 
-    Raises ValueError: it is damaged, no archive, or has a member that would land outside of the
-        folder.
+    One that is damaged, or has a member that would land outside of the folder, is a ValueError.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as beside:
@@ -109,8 +107,11 @@ def unpack(archive: str | os.PathLike[str], folder: str | os.PathLike[str]) -> N
                 with tarfile.open(archive) as tar:
                     tar.extractall(beside, filter="data")
             else:
-                _unzip(archive, Path(beside).resolve())
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+                with zipfile.ZipFile(archive) as file:
+                    if bad := [n for n in file.namelist() if n[:1] in "/\\" or ".." in n]:
+                        raise zipfile.BadZipFile(f"{bad[0]!r} would land elsewhere")
+                    file.extractall(beside)
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise ValueError(f"{archive} was not unpacked ({error}): remove it.") from None
         for path in sorted(Path(beside).rglob("*")):
             place = folder / path.relative_to(beside)
@@ -118,15 +119,6 @@ def unpack(archive: str | os.PathLike[str], folder: str | os.PathLike[str]) -> N
                 place.mkdir(exist_ok=True)
             elif not place.exists():
                 os.replace(path, place)
-
-
-def _unzip(archive: str | os.PathLike[str], folder: Path) -> None:
-    """Unpack a zip archive all of whose members stay in the folder."""
-    with zipfile.ZipFile(archive) as file:
-        for name in file.namelist():
-            if not (folder / name.replace("\\", "/")).resolve().is_relative_to(folder):
-                raise zipfile.BadZipFile(f"{name!r} would land elsewhere")
-        file.extractall(folder)
 
 
 def _fetch(name: str, folder: Path, progress: bool) -> Path:
@@ -138,19 +130,12 @@ def _fetch(name: str, folder: Path, progress: bool) -> Path:
     except OSError as error:
         raise OSError(
             f"{known.get_url(name)} cannot be fetched ({error}): check network, room and "
-            f"permission and try again, or fetch it elsewhere and put it at {folder / name}."
+            f"permission, or fetch it elsewhere and put it at {folder / name}."
         ) from None
 
 
 def _downloader(progress: bool) -> pooch.HTTPDownloader:
     return pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 20, timeout=30)
-
-
-def _is_there(name: str, split: str, root: Path) -> bool:
-    try:
-        return bool(load_world(name, split, root))
-    except FileNotFoundError:
-        return False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
