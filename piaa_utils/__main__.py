@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from piaa_utils.files import printable
+
 # Every module has ``add_arguments(parser)`` and ``run_command(options)``.
 COMMANDS = {
     "run": ("ablation", "measure what each step of PIAA adds, on the embedded mini world"),
@@ -18,10 +20,7 @@ EXPECTED = (ValueError, OSError, ImportError, MemoryError)  # what a user can me
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line (by default the process's own) and run the command that it names.
-
-    What goes wrong ends in one sentence and the status 2; ``--debug`` shows the traceback.
-    """
+    """Run a command line; what goes wrong is one sentence and status 2, or with --debug a trace."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -33,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        from piaa_utils.files import printable
-
         said = printable(" ".join(str(error).split()))
         if isinstance(error, ModuleNotFoundError):
             said += ": install what it needs with pip install -e ."
