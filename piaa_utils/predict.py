@@ -1,16 +1,13 @@
 """``piaa predict``: tags for your own images, and which of them need a look.
 
-What is typed becomes a :class:`~piaa_utils.vocabulary.Vocabulary` and a list of files; what is
-written appears whole, all of it or nothing. The rule of the tags is in ``piaa_utils/tags.py``.
+What is written appears whole, all of it or nothing. The rule of the tags is in
+``piaa_utils/tags.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import glob
-import io
-import json
 import os
 import sys
 import warnings
@@ -19,31 +16,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
-from piaa_utils.backbone import load_backbone
+from piaa_utils.backbone import Backbone, load_backbone
 from piaa_utils.contact_sheet import contact_sheet
 from piaa_utils.encoders import ENCODERS
 from piaa_utils.files import printable, some, write_all
 from piaa_utils.images import list_images
 from piaa_utils.pipeline import PIAA
-from piaa_utils.settings import PAPER
+from piaa_utils.settings import PAPER, TEMPLATES
 from piaa_utils.tags import TOP, Tagged, check_rule, needs_a_look, tag_images
 from piaa_utils.vocabulary import Vocabulary
 
 FEW = 100  # images to learn from; fewer and the command says so
 # Endings of pictures that a folder's search passes over, which is then said.
 PASSED_OVER = tuple(".heic .heif .avif .jxl .jp2 .jfif .psd .svg .dng .cr2 .cr3 .nef .arw".split())
-
-
-# What is typed: classes and images
+# What each file that is written ends in.
+ENDINGS = {"out": (".csv",), "html": (".html", ".htm"), "save": (".safetensors",)}
 
 
 def read_classes(text: str) -> tuple[list[str], dict[str, list[str]]]:
     """Class names and synonyms, from names between commas, or from a text file, a class a line.
 
     The first name of a class is the one in the results. In a file (UTF-8), lines that begin with
-    ``#`` are left out. An empty name, a ``;`` and a file that is no text are a ValueError.
+    ``#`` are left out. What cannot be read so is a ValueError.
 
     >>> read_classes("dog, sofa = couch = settee")
     (['dog', 'sofa'], {'sofa': ['couch', 'settee']})
@@ -57,8 +53,8 @@ def read_classes(text: str) -> tuple[list[str], dict[str, list[str]]]:
             raise FileNotFoundError(f"There is no file {text}: check the path.") from None
         except UnicodeDecodeError:
             raise ValueError(f"{text} is no UTF-8 text: save it as UTF-8.") from None
-        lines = [line for line in text.splitlines() if line.strip()]
-        text = ",".join(line for line in lines if not line.lstrip().startswith("#"))
+        lines = (line.strip() for line in text.splitlines())
+        text = ",".join(line for line in lines if line and line[0] != "#")
     classes = [[name.strip() for name in names.split("=")] for names in text.split(",")]
     if not all(every := sum(classes, [])):
         raise ValueError(f"{where} has an empty name: give names between commas.")
@@ -67,49 +63,40 @@ def read_classes(text: str) -> tuple[list[str], dict[str, list[str]]]:
     return [names[0] for names in classes], {n[0]: n[1:] for n in classes if n[1:]}
 
 
-def vocabulary(options: argparse.Namespace, saved: Mapping[str, Any]) -> Vocabulary:
-    """The words that the options give; where they give none, those of a saved vocabulary."""
-    words, synonyms = dict(saved), dict(saved.get("synonyms", {}))
-    for key, text in (("class_names", options.classes), ("background", options.background)):
-        if text is not None:
-            synonyms = {n: s for n, s in synonyms.items() if n not in words.get(key, ())}
-            words[key], more = read_classes(text)
-            synonyms |= more
-    if options.template:
-        words["templates"] = options.template
-    return Vocabulary(**words | {"synonyms": synonyms})
+def vocabulary(options: argparse.Namespace) -> Vocabulary:
+    """The words that the options give; two or more, for classes are compared."""
+    classes, synonyms = read_classes(options.classes)
+    extra = options.background
+    background, more = ([], {}) if extra is None else read_classes(extra)
+    words = Vocabulary(classes, synonyms | more, background, options.template or TEMPLATES)
+    if len(words) > 1:
+        return words
+    raise ValueError(
+        f"Classes are compared, two or more, not only {classes[0]!r}: add what else the images may "
+        'show to --classes, or as --background "grass, sky".'
+    )
 
 
 def find_images(arguments: Sequence[str | os.PathLike]) -> list[Path]:
     """The image files that files, folders and patterns name; each once, in the order given.
 
     Patterns are such as ``"holiday/*.jpg"`` and, with sub-folders, ``"**/*.jpg"``. Where nothing
-    is called or fits so, it is a FileNotFoundError. A warning names files of a folder that end
-    like pictures, but not as those that are searched for, as .heic does.
+    fits, it is a FileNotFoundError. A warning names what may be pictures and is not searched for.
     """
-    found: list[Path] = []
+    once: dict[Path, Path] = {}
     for argument in [os.fspath(argument) for argument in arguments]:
-        if os.path.exists(argument):
-            found += list_images(argument)
-            passed = [p for p in Path(argument).rglob("*") if p.suffix.lower() in PASSED_OVER]
-            if passed:
-                warnings.warn(
-                    f"Left out, for their endings are not searched for: {len(passed)} files that "
-                    f"may be pictures, {some(sorted(passed))}. Save them as JPEG or PNG.",
-                    stacklevel=2,
-                )
-            continue
-        files = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(p)]
+        matches = map(Path, sorted(glob.glob(argument, recursive=True)))
+        there = os.path.exists(argument)  # a file's name may look like a pattern
+        files = list_images(argument) if there else [path for path in matches if path.is_file()]
         if not files:
             raise FileNotFoundError(f"No file or folder is called or fits {argument!r}: check it.")
-        found += files
-    once: dict[Path, Path] = {}
-    for path in found:
-        once.setdefault(path.resolve(), path)
+        for path in files:
+            once.setdefault(path.resolve(), path)
+        passed = [p for p in Path(argument).rglob("*") if p.suffix.lower() in PASSED_OVER]
+        if passed:
+            said = f"{len(passed)} files that may be pictures, {some(sorted(passed))}"
+            warnings.warn(f"Left out: {said}. Save them as JPEG or PNG.", stacklevel=2)
     return list(once.values())
-
-
-# What is written
 
 
 def tags_csv(found: Tagged) -> bytes:
@@ -117,20 +104,17 @@ def tags_csv(found: Tagged) -> bytes:
 
     The mark at its beginning lets Excel read umlauts; names that are no UTF-8 keep their bytes.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    scores = [f"score:{name}" for name in found.classes]
-    writer.writerow(["file", "tags", "uncertainty", "problem", *scores])
-    for i, name in enumerate(found.names):
-        values = (found.uncertainty[i], *found.scores[i])
-        how_sure, *each = ["" if np.isnan(x) else f"{x:.6g}" for x in values]
-        tags = "; ".join(found.tags[i])
-        writer.writerow([name, tags, how_sure, found.problems.get(i, ""), *each])
-    return text.getvalue().encode("utf-8-sig", "surrogateescape")
-
-
-# What each file that is written ends in.
-ENDINGS = {"out": (".csv",), "html": (".html", ".htm"), "save": (".safetensors",)}
+    about = {
+        "file": found.names,
+        "tags": ["; ".join(tags) for tags in found.tags],
+        "uncertainty": found.uncertainty,
+        "problem": [found.problems.get(i, "") for i in range(len(found.names))],
+    }
+    scores = {f"score:{c}": found.scores[:, i] for i, c in enumerate(found.classes)}
+    text = pd.DataFrame(about | scores).to_csv(
+        index=False, float_format="%.6g", lineterminator="\n"
+    )
+    return text.encode("utf-8-sig", "surrogateescape")
 
 
 def check_targets(targets: Mapping[str, Path], force: bool, inputs: Iterable[Any] = ()) -> None:
@@ -150,11 +134,6 @@ def check_targets(targets: Mapping[str, Path], force: bool, inputs: Iterable[Any
             raise FileExistsError(f"{path} is a folder: name a file.")
         if path.exists() and not force:
             raise FileExistsError(f"{path} is there already: choose another name, or add --force.")
-    if len({path.resolve() for path in targets.values()}) < len(targets):
-        raise ValueError(f"Each result needs a file of its own, not {some([*targets.values()])}.")
-
-
-# The command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -193,94 +172,79 @@ def run_command(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    targets = {name: path for name in ENDINGS if (path := getattr(options, name))}
     check_rule(options.top, options.threshold)
     if options.review < 0:
         raise ValueError(f"--review must be 0 or more, not {options.review}.")
-    if options.save and options.classifier:
-        raise ValueError("--save keeps what was learned: leave it out with --classifier.")
+    own = (options.classes, options.background, options.template, options.encoder, options.save)
+    if options.classifier and any(own):
+        raise ValueError(
+            "--classifier is saved, with words and an encoder of its own: leave it out, or else "
+            "--classes, --background, --template, --encoder and --save."
+        )
     if not options.classes and not options.classifier:
         raise ValueError('Say what to look for, --classes "dog, cat", or load --classifier.')
-    check_targets(targets, options.force)
-    words = None if options.classifier else vocabulary(options, {})
-    if words and len(words) < 2:
-        raise ValueError(
-            f"Classes are compared, so there must be two or more, not only {words.names[0]!r}: add "
-            f'what else the images may show to --classes, or as --background "grass, sky".'
-        )
+    words = None if options.classifier else vocabulary(options)
     images = find_images(options.images)
     source = find_images([options.fit_on]) if options.fit_on else images
     others = (options.classes, options.background, options.classifier, options.pretrained)
+    targets = {name: path for name in ENDINGS if (path := getattr(options, name))}
     check_targets(targets, options.force, [*images, *source, *filter(None, others)])
     piaa = _learn(options, words, source) if words else _load(options)
     found = tag_images(piaa, images, options.top, options.threshold)
     first = needs_a_look(found, options.review)
-    files: dict[Path, Callable[[Path], Any]] = {}
-    if options.out:
-        files[options.out] = lambda part: part.write_bytes(tags_csv(found))
-    if options.html:
-        page = contact_sheet(piaa, found, first).encode("utf-8", "replace")
-        files[options.html] = lambda part: part.write_bytes(page)
-    if options.save:
-        files[options.save] = piaa.save
-    write_all(files)
+    sheet = contact_sheet(piaa, found, first).encode("utf-8", "replace") if options.html else b""
+    contents: dict[str, Callable[[Path], Any]] = {
+        "out": lambda part: part.write_bytes(tags_csv(found)),
+        "html": lambda part: part.write_bytes(sheet),
+        "save": piaa.save,
+    }
+    write_all({path: contents[name] for name, path in targets.items()})
     if not options.out:
-        for name, of_image in zip(found.names, found.tags, strict=True):
-            print(f"{printable(name)}: {', '.join(of_image) or 'no tag'}")
+        for name, tags in zip(found.names, found.tags, strict=True):
+            print(f"{printable(name)}: {', '.join(tags) or 'no tag'}")
     print(summary(found, first))
-    if files:
-        print(f"Saved: {some([*files])}")
+    if targets:
+        print(f"Saved: {some([*targets.values()])}")
 
 
 def summary(found: Tagged, first: Sequence[int] = ()) -> str:
     """How many images there were, how often each tag was given, what to look at first."""
-    counts = Counter(tag for tags in found.tags for tag in tags)
-    read = len(found.names) - len(found.problems)
-    untagged = sum(not tags for tags in found.tags) - len(found.problems)
-    names = [printable(name) for name in found.names]
+    counts = Counter(tag for tags in found.tags for tag in tags).most_common()
+    bad = found.problems
     lines = [
-        f"{read} of {len(names)} images read, {len(found.classes)} classes.",
-        "Tags: " + (", ".join(f"{tag} {n}" for tag, n in counts.most_common()) or "none") + ".",
+        f"{len(found.names) - len(bad)} of {len(found.names)} images read, "
+        f"{len(found.classes)} classes.",
+        f"Tags: {', '.join(f'{tag} {n}' for tag, n in counts) or 'none'}.",
     ]
-    if untagged:
+    if untagged := sum(not tags for tags in found.tags) - len(bad):
         lines.append(f"Without a tag: {untagged}.")
-    if found.problems:
-        lines.append(f"Unreadable: {', '.join(names[i] for i in found.problems)}.")
+    if bad:
+        lines.append(f"Unreadable: {', '.join(found.names[i] for i in bad)}.")
     if first:
         lines.append("Look at these first:")
     for i in first:
         sure = f"{', '.join(found.tags[i]) or 'no tag'}, uncertainty {found.uncertainty[i]:.4f}"
-        lines.append("  " + printable(found.problems.get(i) or f"{found.names[i]}: {sure}"))
-    return "\n".join(lines)
-
-
-def _load(options: argparse.Namespace) -> PIAA:
-    """The saved classifier, if it was learned with the words given; with the scales given."""
-    backbone = options.backbone or options.pretrained
-    if backbone:
-        backbone = load_backbone(options.backbone or "mini", options.pretrained, options.device)
-    piaa = PIAA.load(
-        options.classifier, None, backbone, PAPER.get(options.scales), device=options.device
-    )
-    asked, there = vocabulary(options, piaa.vocabulary_.to_dict()), piaa.vocabulary_
-    if asked != there or options.encoder not in (None, piaa.encoder):
-        raise ValueError(
-            f"{options.classifier} was learned with other words or another encoder "
-            f"({json.dumps(there.to_dict(), ensure_ascii=False)}, {piaa.encoder}): leave "
-            f"--classes, --background, --template and --encoder out, or learn without --classifier."
-        )
-    return piaa
+        lines.append(f"  {bad.get(i) or f'{found.names[i]}: {sure}'}")
+    return "\n".join(map(printable, lines))
 
 
 def _learn(options: argparse.Namespace, words: Vocabulary, source: list[Path]) -> PIAA:
     """A classifier learned from the images of `source`."""
-    backbone = load_backbone(options.backbone or "mini", options.pretrained, options.device)
-    encoder, scales = options.encoder or "scclip", PAPER.get(options.scales)
+    backbone = _backbone(options)
     if len(source) < FEW:
-        warnings.warn(
-            f"The classifier is learned from only {len(source)} "
-            f"{'image' if len(source) == 1 else 'images'}: a folder of {FEW} or more of the same "
-            f"kind, --fit-on, makes it steadier.",
-            stacklevel=2,
-        )
+        count = f"{len(source)} image{'s' * (len(source) > 1)}"
+        said = f"The classifier is learned from only {count}: {FEW} or more, --fit-on, make it"
+        warnings.warn(f"{said} steadier.", stacklevel=2)
+    encoder, scales = options.encoder or "scclip", PAPER.get(options.scales)
     return PIAA(words, backbone, encoder, scales=scales).fit(source)
+
+
+def _load(options: argparse.Namespace) -> PIAA:
+    """The saved classifier, with the scales given."""
+    backbone = _backbone(options) if options.backbone or options.pretrained else None
+    scales = PAPER.get(options.scales)
+    return PIAA.load(options.classifier, None, backbone, scales, device=options.device)
+
+
+def _backbone(options: argparse.Namespace) -> Backbone:
+    return load_backbone(options.backbone or "mini", options.pretrained, options.device)
