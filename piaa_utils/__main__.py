@@ -21,6 +21,8 @@ EXPECTED = (ValueError, OSError, ImportError, MemoryError)  # what a user can me
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line; what goes wrong is one sentence and status 2, or with --debug a trace."""
+    if hasattr(sys.stdout, "reconfigure"):  # names that the terminal's encoding does not have
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -23,7 +23,7 @@ from piaa_utils import plots
 from piaa_utils.aggregation import cls_scores, evidence, paa, posterior
 from piaa_utils.backbone import Backbone, load_backbone
 from piaa_utils.classifier import Learned, Recipe, fit_gda
-from piaa_utils.files import write_whole
+from piaa_utils.files import make_folder, write_whole
 from piaa_utils.metrics import interval
 from piaa_utils.settings import BANK_SIZE, SELECTION_SCALE, Scales
 from piaa_utils.walk import Encoded, encoded
@@ -223,6 +223,7 @@ def format_table(entries: list[dict[str, Any]], head: str, sign: str = "") -> st
 
 def run(out: Path, cache: Path) -> dict[str, Any]:
     """Measure, print the table, and write ablation.json, ablation.png and scenes.png to `out`."""
+    make_folder(out)
     backbone = load_backbone(device="cpu")
     scores, picture = measure(backbone, cache)
     table, gains = summary(scores)
@@ -234,7 +235,6 @@ def run(out: Path, cache: Path) -> dict[str, Any]:
         "versions": {p: version(p) for p in ("torch", "open_clip_torch", "scikit-learn", "numpy")},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }
-    out.mkdir(parents=True, exist_ok=True)
     chart = plots.ablation_figure(table, title="PIAA on the mini world, step by step")
     write_whole(out / "ablation.json", (json.dumps(result, indent=1) + "\n").encode())
     write_whole(out / "ablation.png", plots.png_bytes(chart))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +26,9 @@ def write_all(files: Mapping[Path, Callable[[Path], Any]]) -> None:
         what = "check that the folder exists, may be written to, and has room"
         raise OSError(f"{some([*files])} could not be saved ({error}): {what}.") from error
     finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of the same kind, and it would hide that one
+            for part in parts.values():
+                part.unlink(missing_ok=True)
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
@@ -39,6 +41,14 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     (b'whole', ['a.txt'])
     """
     write_all({Path(path): lambda part: part.write_bytes(data)})
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for what a command writes, before its work; OSError says why it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"There is no folder {printable(path)} ({error}): name another.") from error
 
 
 def data_dir() -> Path:

@@ -27,6 +27,7 @@ from piaa_utils.pipeline import PIAA
 from piaa_utils.settings import PAPER, TEMPLATES
 from piaa_utils.tags import TOP, Tagged, check_rule, needs_a_look, tag_images
 from piaa_utils.vocabulary import Vocabulary
+from piaa_utils.worlds.world import read_lines
 
 FEW = 100  # images to learn from; fewer and the command says so
 # Endings of pictures that a folder's search passes over, which is then said.
@@ -47,14 +48,8 @@ def read_classes(text: str) -> tuple[list[str], dict[str, list[str]]]:
     where = "The class list"
     if text.lower().endswith(".txt") or os.path.isfile(text):
         where = f"The class list in {text}"
-        try:
-            text = Path(text).read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise FileNotFoundError(f"There is no file {text}: check the path.") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{text} is no UTF-8 text: save it as UTF-8.") from None
-        lines = (line.strip() for line in text.splitlines())
-        text = ",".join(line for line in lines if line and line[0] != "#")
+        lines = [line for _, line in read_lines(Path(text), "a text file, a class a line")]
+        text = ",".join(line for line in lines if not line.startswith("#"))
     classes = [[name.strip() for name in names.split("=")] for names in text.split(",")]
     if not all(every := sum(classes, [])):
         raise ValueError(f"{where} has an empty name: give names between commas.")

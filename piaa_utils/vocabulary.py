@@ -5,10 +5,13 @@ A vocabulary is checked when it is built: all its words differ, also in lower ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from piaa_utils.settings import TEMPLATES
+
+NO_TEXT = "[\0-\x1f\x7f-\x9f\ud800-\udfff]"  # what steers a terminal, and bytes that are no UTF-8
 
 
 class Vocabulary:
@@ -38,6 +41,8 @@ class Vocabulary:
         templates: Sequence[str] = TEMPLATES,
     ):
         self.class_names = check_class_names(class_names)
+        if not isinstance(synonyms or {}, Mapping):
+            raise ValueError(f"synonyms must be a dict, name: other names, not {synonyms!r}.")
         self.background = check_class_names(background, "background") if len(background) else ()
         self.names = self.class_names + self.background
         self.synonyms = {
@@ -48,7 +53,7 @@ class Vocabulary:
             raise ValueError(f"There are synonyms of {name!r}, which is no class: add it.")
         check_class_names([*self.names, *sum(self.synonyms.values(), ())], "The vocabulary")
         self.templates = tuple(templates)
-        if isinstance(templates, str) or not all("{}" in t for t in templates or [""]):
+        if isinstance(templates, str) or not all("{}" in str(t) for t in templates or [""]):
             wanted = "a list of sentences, each with {} where the name goes"
             raise ValueError(f"templates must be {wanted}, not {templates!r}.")
 
@@ -86,8 +91,8 @@ def check_class_names(names: Sequence[str], what: str = "class_names") -> tuple[
         raise ValueError(f"{what} is empty; give at least one name.")
     seen: dict[str, str] = {}
     for name in names:
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{what} holds {name!r}; every name must be a non-empty string.")
+        if not isinstance(name, str) or not name.strip() or re.search(NO_TEXT, name):
+            raise ValueError(f"{what} holds {name!r}; every name must be a non-empty line of text.")
         read = " ".join(name.split()).casefold()  # as CLIP's tokenizer reads it
         if read in seen:
             raise ValueError(f"{what} holds the same name twice: {seen[read]!r} and {name!r}.")
