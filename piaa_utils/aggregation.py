@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from piaa_utils.settings import CLS_WEIGHT, Scales
+from piaa_utils.settings import CLS_WEIGHT, Scales, check_positive
 
 POOLINGS = ("mean", "max", "topk", "lse")
 
@@ -81,6 +81,7 @@ def paa(
     >>> paa(logits, torch.tensor([[1.0, 0.0]]), torch.eye(2)).round(decimals=3)
     tensor([[0.7580, 0.2420]])
     """
+    check_positive("The scale", **dict(zip("smT", scales, strict=False)))
     e = evidence(posterior(logits, scales.T))
     patch = patch_scores(e, scales.m) if second_softmax else e
     return (1 - cls_weight) * patch + cls_weight * cls_scores(cls, text, scales.s)
@@ -101,6 +102,7 @@ def pool(scores: Tensor, how: str, k: int = 10, sharpness: float = 1.0) -> Tenso
     >>> pool(scores, "lse").round(decimals=2)
     tensor([4.9300, 2.0000])
     """
+    check_positive("To pool,", k=k, sharpness=sharpness)
     n = scores.shape[-2]
     if how == "mean":
         return scores.mean(dim=-2)

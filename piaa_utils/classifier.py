@@ -20,7 +20,7 @@ from torch import Tensor
 
 from piaa_utils.gda import GaussianDiscriminantAnalysis
 from piaa_utils.selection import PatchBank
-from piaa_utils.settings import BANK_SIZE, PURIFY_TEMPERATURE
+from piaa_utils.settings import BANK_SIZE, PURIFY_TEMPERATURE, check_positive
 
 
 class Purified(NamedTuple):
@@ -82,6 +82,7 @@ class Recipe(NamedTuple):
         """
         if self.purify not in (None, "released"):
             raise ValueError(f'purify must be None or "released": got {self.purify!r}.')
+        check_positive("Recipe's", purify_temperature=self.purify_temperature)
         if len(bank) == 0:
             raise ValueError("The bank is empty: show it images with bank.update before learning.")
         names = names or [f"class {c}" for c in range(bank.n_classes)]

@@ -129,6 +129,8 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         """The classes, each row's position among them, and the means to start from."""
         if self.prototypes is None:
             classes, labels = np.unique(y, return_inverse=True)
+            if len(classes) < 2:
+                raise ValueError(f"There is one class alone, {classes[0]}: give rows of another.")
             return classes, labels, np.zeros((len(classes), X.shape[1]))
         means = np.array(self.prototypes, dtype=np.float64)
         if means.shape[1:] != X.shape[1:] or not np.isfinite(means).all():

@@ -102,6 +102,8 @@ def f1(
     (0.5, 0.667)
     """
     y, scores, count = _check(y, scores, ignore)
+    if np.isnan(threshold).any() or (k is not None and k < 1):
+        raise ValueError(f"Nothing is decided by {threshold=}, {k=}: give a number, 1 or more.")
     predicted = count & (scores >= threshold if k is None else _best(scores, k))
     y &= count
     right, said, there = (y & predicted).sum(0), predicted.sum(0), y.sum(0)
@@ -131,6 +133,8 @@ def interval(
     >>> print(interval(y, y, -y, n=200))
     +33.3 [+27.5, +39.2]
     """
+    if n < 1 or not 0 < level < 100:
+        raise ValueError(f"An interval takes n from 1 and level from 0 to 100: {n=}, {level=}.")
     maps = _maps(_rankings(y, a, ignore), len(np.asarray(y)), n, seed)
     if b is not None:
         maps -= _maps(_rankings(y, b, ignore), len(np.asarray(y)), n, seed)

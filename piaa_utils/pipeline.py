@@ -7,7 +7,6 @@ predict   image -> patches and [CLS] -> x.W + b for each patch -> one score for 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,10 +24,10 @@ from piaa_utils.aggregation import paa, posterior
 from piaa_utils.backbone import Backbone, load_backbone
 from piaa_utils.classifier import Recipe
 from piaa_utils.encoders import ENCODERS
-from piaa_utils.files import some, write_whole
+from piaa_utils.files import printable, some, write_whole
 from piaa_utils.images import list_images
 from piaa_utils.selection import PatchBank
-from piaa_utils.settings import CLS_WEIGHT, Scales
+from piaa_utils.settings import CLS_WEIGHT, Scales, check_positive
 from piaa_utils.vocabulary import Vocabulary
 from piaa_utils.walk import Encoded, digest, walk
 
@@ -84,7 +83,7 @@ class PIAA(BaseEstimator):
     @property
     def scales_(self) -> Scales:
         """The scales given, else the backbone's."""
-        return self.scales or self.backbone_.scales
+        return Scales(*self.scales) if self.scales else self.backbone_.scales
 
     def fit(self, images: Any, y: None = None) -> PIAA:
         """Learn the visual classifier from images without labels (PVCL, Stages I to III).
@@ -201,7 +200,8 @@ class PIAA(BaseEstimator):
         words = classes if isinstance(classes, Vocabulary | None) else tuple(classes)
         if words not in (None, vocabulary, names):
             raise ValueError(
-                f"{path} was learned for other classes, words or another order ({some(names, 9)})."
+                f"{printable(path)} was learned for other classes, words or another order "
+                f"({some(names, 9)}): fit one for yours, or load it without classes."
             )
         backbone = _backbone(path, about, backbone, device)
         recipe, scales = Recipe(*about["recipe"]), scales or Scales(*about["scales"])
@@ -233,9 +233,7 @@ class PIAA(BaseEstimator):
         """Refuse numbers that no score can be computed with, and unknown encoders."""
         if self.encoder not in ENCODERS:
             raise ValueError(f"No encoder is {self.encoder!r}; there are {some(ENCODERS, 9)}.")
-        for name in "smT" if self.scales else "":
-            if not 0 < (x := getattr(self.scales, name)) < math.inf:
-                raise ValueError(f"The scale {name} must be above 0 and finite, not {x}.")
+        check_positive("The scale", **dict(zip("smT", self.scales or (), strict=False)))
         if not 0 <= self.cls_weight <= 1:
             raise ValueError(f"cls_weight must be from 0 to 1, not {self.cls_weight}.")
 
@@ -263,7 +261,7 @@ def _digest(tensors: dict[str, Tensor], text: str, kind: str) -> str:
 def _read(path: str | os.PathLike) -> tuple[dict[str, Any], list[Tensor]]:
     """The description of a saved classifier and its text, W and b, if they are what was saved."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no saved classifier {path}: check the path.")
+        raise FileNotFoundError(f"There is no saved classifier {printable(path)}: check it.")
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["piaa"])
@@ -280,9 +278,9 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], list[Tensor]]:
         if digests[kind] != _digest(tensors, json.dumps(about), kind):
             raise ValueError("its numbers or its description were changed")
         return about, [*tensors.values()]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        said = f"{path} is no classifier saved by PIAA.save, or is damaged ({error}): fit it again."
-        raise ValueError(said) from error
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        what = f"is no classifier saved by PIAA.save, or is damaged ({error}): fit it again."
+        raise ValueError(f"{printable(path)} {what}") from error
 
 
 def _backbone(path: Any, about: dict[str, Any], backbone: Any, device: str | None) -> Backbone:
@@ -295,13 +293,13 @@ def _backbone(path: Any, about: dict[str, Any], backbone: Any, device: str | Non
             backbone = load_backbone(model, tag or None, device, int(size) if size else None)
         except (ValueError, FileNotFoundError) as error:
             raise ValueError(
-                f"{path} was learned with the backbone {name}, which cannot be loaded by that "
-                f"name: give it as backbone. {error}"
+                f"{printable(path)} was learned with the backbone {name}, which cannot be loaded "
+                f"by that name: give it as backbone. {error}"
             ) from error
     here = backbone.identity() | {"name": name, "calibration": list(backbone.calibration)}
     if here != about["backbone"] | {"calibration": about["calibration"]}:
         raise ValueError(
-            f"{path} was learned with the backbone {name}, and {backbone.name} here has other "
-            f"weights, activation, sizes or calibration: load it with that backbone, or fit anew."
+            f"{printable(path)} was learned with the backbone {name}, and {backbone.name} here has "
+            f"other weights, activation, sizes or calibration: load it with that one, or fit anew."
         )
     return backbone

@@ -33,11 +33,11 @@ from piaa_utils.aggregation import cls_scores
 from piaa_utils.backbone import MINI, PRECISIONS, load_backbone
 from piaa_utils.classifier import Recipe
 from piaa_utils.encoders import ENCODERS
-from piaa_utils.files import some, write_whole
+from piaa_utils.files import make_folder, printable, some, write_whole
 from piaa_utils.images import UnreadableImage
 from piaa_utils.metrics import interval, mean_average_precision
 from piaa_utils.pipeline import PIAA
-from piaa_utils.settings import PAPER, PURIFY_TEMPERATURE, Scales
+from piaa_utils.settings import PAPER, PURIFY_TEMPERATURE, Scales, check_positive
 from piaa_utils.walk import Encoded, walk
 from piaa_utils.worlds import WORLDS, World, first, load_world
 
@@ -48,6 +48,7 @@ CLS_ROW = "[CLS]"
 STAGES = ("learn", "test")
 VARIANTS = {"plain": None, "released": "released"}  # PVCL: Stage I alone; Stages II and III too
 PROTOCOLS = ("absent", "ignored")  # what becomes of a pair that is marked only "difficult"
+DAMAGE = SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError
 LIBRARIES = "torch torchvision open_clip_torch numpy scipy scikit-learn pillow".split()
 
 
@@ -69,15 +70,15 @@ class Job:
         self.learn, self.test = (first(w, options.limit or len(w)) for w in worlds)
         if not self.test.labels.any():
             raise ValueError(f"None of the test pictures of {dataset} has a label: take more.")
+        if len(self.test.class_names) < 2:
+            raise ValueError(f"{dataset} has but one class, and PIAA compares classes: add one.")
         device, precision = options.device, options.precision
         self.backbone = load_backbone(clip, self.weights, device, precision=precision)
         self.entry = WORLDS.get(dataset)
         self.scales = (self.entry and self.entry.scales) or self.backbone.scales
         if options.scales:
             self.scales = Scales(*options.scales)._replace(source="the command line")
-        for name, x in zip("smT", self.scales[:3], strict=True):
-            if not 0 < x < math.inf:
-                raise ValueError(f"The scale {name} must be a number above 0, but is {x}.")
+        check_positive("The scale", **dict(zip("smT", self.scales, strict=False)))
         self.dataset = dataset if self.entry else f"folder-{Path(dataset).resolve().name}"
         self.encoders, self.batch_size = tuple(dict.fromkeys(options.encoders)), options.batch_size
         self.out = Path(options.out)
@@ -144,20 +145,21 @@ class Job:
                 about = json.loads(file.metadata()["piaa"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             so_far, other = about["so_far"], _differing(about["settings"], self.settings)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            device = "cpu" if self.backbone.device.type == "mps" else self.backbone.device
+            for encoder, bank in self.banks.items() if not other else ():
+                rows = {k: tensors[f"bank/{encoder}/{k}"] for k in bank.state()}
+                self.banks[encoder] = bank.restore(rows, device)
+            self.scores = self.scores if other else {r: tensors[f"scores/{r}"] for r in self.scores}
+            learned, tested = (so_far[stage]["done"] for stage in STAGES)
+        except DAMAGE as error:
             what = f"The checkpoint {self.checkpoint} is damaged ({error})"
             raise ValueError(f"{what}: remove it to begin anew.") from error
         if other:
             what = f"{self.checkpoint} is an unfinished run of other settings, {other}"
             raise ValueError(f"{what}: finish it with those, remove it, or choose another --out.")
         self.so_far = so_far | {"resumed": so_far["resumed"] + 1}
-        device = "cpu" if self.backbone.device.type == "mps" else self.backbone.device
-        for encoder, bank in self.banks.items():
-            rows = {k: tensors[f"bank/{encoder}/{k}"] for k in bank.state()}
-            self.banks[encoder] = bank.restore(rows, device)
-        self.scores = {row: tensors[f"scores/{row}"] for row in self.scores}
-        learned, tested = (so_far[stage]["done"] for stage in STAGES)
-        print(f"Going on from {self.checkpoint}: {learned} pictures learned, {tested} tested.")
+        where = printable(self.checkpoint)
+        print(f"Going on from {where}: {learned} pictures learned, {tested} tested.")
 
 
 def sha256(data: Any) -> str:
@@ -245,11 +247,12 @@ def run(job: Job) -> dict[str, Any]:
     A result that is there for exactly these settings is read, not measured again. An unfinished run
     of other settings is a ValueError, another process at work on the same an OSError.
     """
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     try:
         with filelock.FileLock(job.out / f".{job.dataset}.lock", timeout=0):
             if not job.checkpoint.is_file() and (result := read_result(job)):
-                print(f"Measured before: {job.out / job.stem}.json; remove it to measure again.")
+                path = printable(job.out / job.stem)
+                print(f"Measured before: {path}.json; remove it to measure again.")
                 return result
             job.resume()
             classifiers = learn(job)
@@ -273,9 +276,9 @@ def read_result(job: Job) -> dict[str, Any] | None:
         files = result["files"].items()
         if whole and all(sha256((job.out / name).read_bytes()) == known for name, known in files):
             return result
-    except (ValueError, OSError, KeyError, TypeError, AttributeError):
+    except DAMAGE:
         pass
-    print(f"Measuring again: {path}, or a file that it names, is damaged.")
+    print(f"Measuring again: {printable(path)}, or a file that it names, is damaged.")
     return None
 
 
@@ -392,4 +395,4 @@ def run_command(options: argparse.Namespace) -> None:
     job = Job(options)
     result = run(job)
     print(format_result(result, options.difficult))
-    print(f"\nSaved: {job.out / job.stem}.json and what it names.")
+    print(f"\nSaved: {printable(job.out / job.stem)}.json and what it names.")

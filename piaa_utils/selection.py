@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from piaa_utils.settings import BANK_SIZE, SELECTION_SCALE
+from piaa_utils.settings import BANK_SIZE, SELECTION_SCALE, check_positive
 
 
 def patch_probabilities(patches: Tensor, text: Tensor, scale: float = SELECTION_SCALE) -> Tensor:
@@ -77,6 +77,7 @@ class PatchBank:
     def __init__(self, n_classes: int, k: int = BANK_SIZE, scale: float = SELECTION_SCALE) -> None:
         if n_classes < 1 or k < 1:
             raise ValueError(f"A bank needs a class and a patch for it: got {n_classes=}, {k=}.")
+        check_positive("A bank's", scale=scale)
         self.n_classes, self.k, self.scale = n_classes, k, scale
         none, wide = torch.empty(0, dtype=torch.int64), torch.empty(0, n_classes)
         self._kept = Rows(none, wide.sum(1), none, none, wide, wide)  # the first K of each class
@@ -106,7 +107,9 @@ class PatchBank:
         image_ids: Sequence[int] | Tensor,
         features: Tensor | None = None,
     ) -> None:
-        """Show the bank one batch of images; an image id that was given before is a ValueError.
+        """Show the bank one batch of images.
+
+        An image id that was given before, shapes that do not fit and NaN are a ValueError.
 
         patches : [B, N, D] unit features, by which the text decides which patches are kept.
         text : [C, D] unit text features, the same ones at every call.
@@ -118,6 +121,12 @@ class PatchBank:
         device = torch.device("cpu") if patches.device.type == "mps" else patches.device
         ids = torch.as_tensor(image_ids, dtype=torch.int64)
         self._check_new(ids)
+        kept = patches if features is None else features
+        shapes = [list(x.shape) for x in (patches, kept, text, ids)]
+        (B, N, D), C = patches.shape if patches.ndim == 3 else (0, 0, 0), self.n_classes
+        if shapes[:1] != [[B, N, D]] or shapes[1][:2] != [B, N] or shapes[2:] != [[C, D], [B]]:
+            wanted = f"patches and features [B, N, D], text [{C}, D] and B image ids"
+            raise ValueError(f"A bank of {C} classes takes {wanted}, not {shapes}.")
         if patches.numel() == 0:
             return
         # One image at a time, so that no bit of an entropy depends on the batch around the image;
@@ -125,10 +134,11 @@ class PatchBank:
         text, images = text.to(device, torch.float64), patches.to(device)
         p = torch.cat([patch_probabilities(x.double(), text, self.scale) for x in images])
         H, y = entropy(p).float(), p.argmax(dim=-1)  # p: [B N, C]
+        if H.isnan().any():
+            raise ValueError("Patches or text features hold NaN: check where they come from.")
         rows = (H <= self._limits.to(device)[y]).nonzero().squeeze(1)  # most of a batch ends here
         n = patches.shape[1]
-        kept = (patches if features is None else features).to(device).flatten(0, 1)[rows]
-        where = ids.to(device)[rows // n], rows % n
+        kept, where = kept.to(device).flatten(0, 1)[rows], (ids.to(device)[rows // n], rows % n)
         self._add(Rows(y[rows], H[rows], *where, kept, p[rows].float()))
 
     def merge(self, other: PatchBank) -> PatchBank:

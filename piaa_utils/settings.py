@@ -8,7 +8,8 @@ authors' released code. A model that was not made for the paper's scales brings 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 SELECTION_SCALE = 60.0  # Stage I: p_ic = softmax_c(60 x_i.t_c)
 BANK_SIZE = 512  # Stage I: K, patches kept for each class
@@ -27,6 +28,13 @@ class Scales(NamedTuple):
     m: float = 200.0  # s_patch = softmax_c(m e_c)
     T: float = 500.0  # g_ic = softmax_c((x_i.W + b) / T)
     source: str = "the released code, PASCAL VOC"
+
+
+def check_positive(what: str, **numbers: Any) -> None:
+    """Refuse factors that would make every score NaN, all alike or turned round."""
+    for name, x in numbers.items():
+        if not 0 < x < math.inf:
+            raise ValueError(f"{what} {name} must be a number above 0 and finite, not {x}.")
 
 
 class Calibration(NamedTuple):

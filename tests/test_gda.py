@@ -136,7 +136,7 @@ def test_without_scatter_the_nearest_mean_decides():
     np.testing.assert_array_equal(gda.precision_, np.eye(2))
     np.testing.assert_array_equal(gda.predict([[0.2, 0.1], [0.8, 0.5]]), [0, 1])
     with pytest.warns(UserWarning, match="identity"):
-        GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X[:1], [0])
+        GaussianDiscriminantAnalysis(X[:2], weigh_covariance=False).fit(X[:1], [0])
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e9])

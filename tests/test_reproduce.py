@@ -13,7 +13,8 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from piaa_utils import reproduce
 from piaa_utils.__main__ import main
@@ -219,7 +220,9 @@ def test_the_checkpoint_of_other_settings_is_refused(unfinished, words, said, ca
 
 def test_a_damaged_checkpoint_is_refused(unfinished, capsys):
     path = unfinished / "mini.unfinished.safetensors"
-    for data in (path.read_bytes()[:-100], b"nonsense"):
+    with safe_open(path, framework="pt") as file:
+        no_rows = save({"a": torch.ones(1)}, file.metadata())
+    for data in (path.read_bytes()[:-100], b"nonsense", no_rows):
         path.write_bytes(data)
         assert "is damaged" in refused(capsys, *MINI, "--out", unfinished)
 

@@ -62,6 +62,8 @@ class Config:
     fast: bool = False
 
     def __post_init__(self) -> None:
+        if self.world not in WORLDS:
+            raise ValueError(f"There is no world {self.world!r}; there are {', '.join(WORLDS)}.")
         plots.style()
         random.seed(self.seed)
         np.random.seed(self.seed)

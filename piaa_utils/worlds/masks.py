@@ -25,8 +25,8 @@ def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
     >>> patch_labels(mask, grid=2).tolist(), patch_labels(mask, grid=2, share=0.9).tolist()
     ([7, -1, -1, -1], [7, -3, -1, -1])
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share is a share above 0 and at most 1: got {share}.")
+    if not 0 < share <= 1 or grid < 1:
+        raise ValueError(f"share is above 0 and at most 1, grid 1 or more: got {share}, {grid}.")
     side = mask.shape[0] // grid
     if mask.shape != (side * grid, side * grid):
         raise ValueError(f"A mask of shape {mask.shape} does not divide into {grid} x {grid}.")
