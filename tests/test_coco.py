@@ -147,7 +147,26 @@ def test_objects_without_an_outline_are_unknown_not_background(tree, outline):
     assert (mask[5:9, 5:9] == dog).all()
 
 
-@pytest.mark.parametrize("outline", [{"counts": "??"}, {"size": [10, 12]}, 3, [["a"] * 6]])
+def test_a_box_that_begins_outside_and_a_size_in_words(tree):
+    item = {"segmentation": None, "bbox": [-2, -3, 4.5, 7]}
+    change(tree, lambda c: c["annotations"][2].update(item))
+    change(tree, lambda c: c["images"][1].update(width="12", height=10.0))
+    with pytest.warns(UserWarning, match="the annotation 3 has no outline"):
+        mask = COCO(tree, "val2014").mask(0)
+    assert mask.shape == (10, 12) and (mask[:4, :3] == VOID).all() and (mask == VOID).sum() == 12
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        {"counts": "??"},
+        {"size": [10, 12]},
+        {"size": [12, 10], "counts": [0, 120]},
+        {"size": [1_000_000, 1_000_000], "counts": "1"},
+        3,
+        [["a"] * 6],
+    ],
+)
 def test_an_outline_that_cannot_be_read(tree, outline):
     change(tree, lambda c: c["annotations"][2].update(segmentation=outline))
     with pytest.raises(ValueError, match=r"val2014\.json: the outline of the annotation 3"):

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import compress
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -92,22 +93,25 @@ class COCO(World):
         """
         number = self._number[self.paths[index].name]
         width, height = (self._images[number].get(side) for side in ("width", "height"))
-        if not width or not height:
+        if not all(type(side) is int and side > 0 for side in (width, height)):
             width, height = self[index].size
         mask, shapes = np.full((height, width), BACKGROUND, dtype=np.int16), []
         for item, column in self._wanted(number):
             try:
                 shape = _shape(item.get("segmentation"), height, width)
-            except (ValueError, TypeError, KeyError, IndexError) as error:
+                if shape is not None:
+                    shapes.append((shape, column))
+                    continue
+                x, y, w, h = item.get("bbox") or (0, 0, width, height)
+                down, right = max(0, ceil(y + h)), max(0, ceil(x + w))
+                mask[max(0, int(y)) : down, max(0, int(x)) : right] = VOID
+            except ImportError:
+                raise
+            except Exception as error:  # pycocotools raises many kinds
                 what = f"the outline of the annotation {item['id']} cannot be read ({error!r})"
                 raise wrong(self.file, f"{what}; unpack the annotations again.") from None
-            if shape is None:
-                x, y, w, h = item.get("bbox") or (0, 0, width, height)
-                mask[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = VOID
-                said = f"the annotation {item['id']} has no outline; its box counts as unknown."
-                warnings.warn(str(wrong(self.file, said)), stacklevel=2)
-            else:
-                shapes.append((shape, column))
+            said = f"the annotation {item['id']} has no outline; its box counts as unknown."
+            warnings.warn(str(wrong(self.file, said)), stacklevel=2)
         for where, column in sorted(shapes, key=lambda pair: -pair[0].sum()):
             mask[where] = column
         return mask
@@ -128,6 +132,8 @@ def _shape(outline: Any, height: int, width: int) -> np.ndarray | None:
         return None
     if isinstance(outline["counts"], list):
         outline = rle.frPyObjects(outline, height, width)
+    if list(outline["size"]) != [height, width]:
+        raise ValueError(f"its size is {outline['size']}, and the picture's {[height, width]}")
     return rle.decode(outline).astype(bool)
 
 
