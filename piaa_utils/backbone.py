@@ -29,7 +29,7 @@ from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock,
 from torch import Tensor, nn
 
 from piaa_utils.checkpoint import is_torchscript, load_weights
-from piaa_utils.files import data_dir
+from piaa_utils.files import data_dir, printable
 from piaa_utils.settings import TEMPLATES, Calibration, Scales
 from piaa_utils.vocabulary import Vocabulary
 
@@ -167,14 +167,19 @@ def embedded_clip(model: str | Path, pretrained: Any) -> tuple[open_clip.CLIP, s
     folder, name = Path(model) if model != MINI else data_dir() / "mini_clip", Path(model).name
     if pretrained is not None:
         raise ValueError(f'"{name}" brings its own weights: leave out pretrained={pretrained!r}.')
-    config, constants = folder / "open_clip_config.json", folder / "constants.json"
-    if not config.is_file():
-        raise FileNotFoundError(f"{folder} holds no open_clip_config.json: take a whole clone.")
-    about = json.loads(config.read_text(encoding="utf-8"))
-    clip = open_clip.CLIP(**about["model_cfg"])
+    paths = folder / "open_clip_config.json", folder / "constants.json"
+    if not paths[0].is_file():
+        raise FileNotFoundError(
+            f"{printable(folder)} holds no {paths[0].name}: take a whole clone."
+        )
+    try:
+        about, own = (json.loads(p.read_text("utf-8")) if p.is_file() else {} for p in paths)
+        clip, looks = open_clip.CLIP(**about["model_cfg"]), about["preprocess_cfg"]
+    except Exception as error:  # json's, and what open_clip makes of other settings
+        what = f"has a damaged open_clip_config.json or constants.json ({error!r})"
+        raise ValueError(f"{printable(folder)} {what}: take a whole clone.") from error
     load_weights(clip, folder / "model.safetensors", name)
-    clip.visual.preprocess_cfg = about["preprocess_cfg"]
-    own = json.loads(constants.read_text(encoding="utf-8")) if constants.is_file() else {}
+    clip.visual.preprocess_cfg = looks
     return clip, name, own
 
 
@@ -269,8 +274,10 @@ def warn_of_gelu(name: str, path: Path, conv: Tensor) -> None:
     if f"{name}-quickgelu" in open_clip.list_models():
         openai = torch.equal(conv, conv.half().float())
         found = "half-precision values, as OpenAI's weights do" if openai else "nothing that tells"
-        what = f"{path} holds {found}; {name} computes GELU: if its weights were trained with "
-        mend = f"QuickGELU, all features are wrong, and the model must be '{name}-quickgelu'."
+        what = (
+            f"{printable(path)} holds {found}; {name} computes GELU: if its weights were trained "
+        )
+        mend = f"with QuickGELU, all features are wrong, and the model must be '{name}-quickgelu'."
         warnings.warn(what + mend, stacklevel=4)
 
 
@@ -332,8 +339,8 @@ def check_device(name: str | torch.device, precision: str) -> torch.device:
     """The device, if this machine has it, with that precision."""
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.empty(0, device=device).cpu()  # "meta" is no device that computes
+    except (RuntimeError, AssertionError, ImportError) as error:
         has = " and ".join(dict.fromkeys([best_device(), "cpu"]))
         raise ValueError(f"No device {str(name)!r} (--device) here: there is {has}.") from error
     if precision not in PRECISIONS:

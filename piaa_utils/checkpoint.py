@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from piaa_utils.files import printable
+
 BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # no weights
 TYPES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Bool")
 SAFE: dict[tuple[str, str], Any] = {  # what a pickle of tensors may name
@@ -41,7 +43,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint file {path}.")
+        raise FileNotFoundError(f"There is no checkpoint file {printable(path)}.")
     state: Any
     try:
         if path.suffix == ".safetensors":
@@ -54,13 +56,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # whatever the three parsers raise on a damaged or foreign file
         raise ValueError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or holds "
-            "objects other than tensors; save a plain state dict as .safetensors and name that."
+            f"{printable(path)} cannot be read as weights ({type(error).__name__}): it is damaged, "
+            "or holds objects other than tensors; save a plain state dict as .safetensors, name it."
         ) from error
     if isinstance(state, dict) and "state_dict" in state:  # a training checkpoint
         state = state["state_dict"]
-    if not (isinstance(state, dict) and state and all(map(torch.is_tensor, state.values()))):
-        raise ValueError(f"{path} holds no state dict (names and their tensors).")
+    kinds = [(type(n), torch.is_tensor(t)) for n, t in getattr(state, "items", dict)()]
+    if not kinds or set(kinds) != {(str, True)}:
+        raise ValueError(f"{printable(path)} holds no state dict (names and their tensors).")
     if all(name.startswith("module.") for name in state):  # of torch's data parallel training
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return dict(state)
@@ -72,14 +75,15 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> None:
     state = {n: t for n, t in state.items() if n.split(".")[-1] not in BOOKKEEPING}
     expected = model.state_dict()
     for key in {"logit_scale", "logit_bias"} & state.keys() & expected.keys():
-        state[key] = state[key].reshape(expected[key].shape)  # [] or [1]
+        if state[key].numel() == 1:  # [] or [1]
+            state[key] = state[key].reshape(expected[key].shape)
     for key in [*expected, *state]:
         there, wanted = (tuple(d[key].shape) if key in d else None for d in (state, expected))
         if there != wanted:
             raise ValueError(
-                f"{path} was not made for {name}: tensor {key!r} is {there or 'missing'} in the "
-                f"file and {wanted or 'missing'} in the model; name the architecture of the file "
-                "as model (names as in open_clip and OpenAI's CLIP)."
+                f"{printable(path)} was not made for {name}: tensor {key!r} is "
+                f"{there or 'missing'} in the file and {wanted or 'missing'} in the model; name "
+                "the file's architecture as model (names as in open_clip and OpenAI's CLIP)."
             )
     model.load_state_dict(state)
 
@@ -89,7 +93,7 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:  # no archive, or one whose table of contents is damaged
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # no archive, or a damaged one
         return False
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pooch
 
-from piaa_utils.files import REPOSITORY, fetched_dir
+from piaa_utils.files import REPOSITORY, fetched_dir, make_folder, printable
 from piaa_utils.worlds import WORLDS, load_world
 
 REGISTRY = Path(__file__).with_name("registry.txt")
@@ -65,7 +65,7 @@ def download_data(progress: bool = True) -> Path:
     address that PIAA_REPOSITORY names, an OSError.
     """
     url, target = f"{REPOSITORY}/archive/refs/tags/v{version('piaa-utils')}.zip", fetched_dir()
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     known = dict(line.split()[:2] for line in REGISTRY.read_text().splitlines() if line[:1] != "#")
     with tempfile.TemporaryDirectory(prefix=".data-", dir=target) as beside:
         file = Path(beside) / "repository.zip"
@@ -112,7 +112,8 @@ def unpack(archive: str | os.PathLike[str], folder: str | os.PathLike[str]) -> N
                         raise zipfile.BadZipFile(f"{bad[0]!r} would land elsewhere")
                     file.extractall(beside)
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise ValueError(f"{archive} was not unpacked ({error}): remove it.") from None
+            said = f"{printable(archive)} was not unpacked ({error}): remove it."
+            raise ValueError(said) from None
         for path in sorted(Path(beside).rglob("*")):
             place = folder / path.relative_to(beside)
             if path.is_dir():

@@ -106,7 +106,8 @@ def encoded(
     name = re.sub(r"[^\w-]+", "-", str(getattr(images, "name", "pictures")))
     kinds, folder = ("cls", *encoders), Path(cache or "")
     files = {e: folder / f"{name}-{e}-{key}.safetensors" for e in kinds if key}
-    found = {e: x for e, file in files.items() if (x := _read(file)) is not None}
+    there = {e: _read(file) for e, file in files.items() if file.is_file()}
+    found = {e: x for e, x in there.items() if x is not None}
     made: dict[str, Tensor] = {}
     if missing := [e for e in kinds if e not in found]:
         n, wanted = len(list_images(images)), [e for e in missing if e != "cls"]
@@ -135,7 +136,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for name, x in sorted(tensors.items()):
         sha.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-        sha.update(x.flatten().numpy().data)
+        sha.update(x.flatten().view(torch.uint8).numpy().data)  # NumPy has no bfloat16
     return sha.hexdigest()
 
 

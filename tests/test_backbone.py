@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -31,7 +32,7 @@ from safetensors.torch import save_file
 
 from piaa_utils import backbone as module
 from piaa_utils.backbone import Backbone, load_backbone
-from piaa_utils.checkpoint import read_state_dict
+from piaa_utils.checkpoint import is_torchscript, read_state_dict
 from piaa_utils.encoders import encode
 from piaa_utils.settings import Calibration, Scales
 from piaa_utils.vocabulary import Vocabulary
@@ -387,12 +388,17 @@ def test_a_truncated_file(tmp_path, file):
 
 def test_an_archive_with_a_damaged_table_of_contents(tmp_path):
     path = write(small_clip(**SMALL), tmp_path / "state.pt")
-    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x00\x00"))
+    whole = path.read_bytes()
+    path.write_bytes(re.sub(rb"(?s)PK\x01\x02....", b"PK\x01\x02\x00\x03\x63\x00", whole))
+    assert not is_torchscript(path), "it is of a later format, 9.9"
+    path.write_bytes(whole.replace(b"PK\x01\x02", b"PK\x00\x00"))
     with pytest.raises(ValueError, match="state.pt cannot be read as weights"):
         load_backbone("small-test-quickgelu", path)
 
 
-@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], {"state_dict": 1}])
+@pytest.mark.parametrize(
+    "content", [{}, {"epoch": 3}, [torch.zeros(2)], {"state_dict": 1}, {0: torch.zeros(2)}]
+)
 def test_a_file_of_something_else(tmp_path, content):
     torch.save(content, tmp_path / "state.pt")
     with pytest.raises(ValueError, match="holds no state dict"):

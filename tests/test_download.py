@@ -170,6 +170,11 @@ def test_damaged_archives_and_a_tar_that_ends_in_a_zip(tmp_path):
         with pytest.raises(ValueError, match=f"{name} was not unpacked"):
             unpack(tmp_path / name, tmp_path / "target")
     assert not list((tmp_path / "target").iterdir())
+    encrypted = bytearray(whole)
+    encrypted[6] = encrypted[encrypted.index(b"PK\1\2") + 8] = 1
+    (tmp_path / "e.zip").write_bytes(encrypted)
+    with pytest.raises(ValueError, match=r"e\.zip was not unpacked .*password.*remove it"):
+        unpack(tmp_path / "e.zip", tmp_path / "target")
     with tarfile.open(tmp_path / "b.tar", "w") as tar:
         (tmp_path / "z.zip").write_bytes(whole)
         tar.add(tmp_path / "z.zip", "z.zip")

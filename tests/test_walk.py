@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -112,7 +113,7 @@ def test_only_what_is_missing_is_computed(tiny, pictures, tmp_path, monkeypatch)
     assert asked[2:] == [["sclip"]] * 4
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "pickle"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "pickle", "another kind"])
 def test_a_damaged_file_is_made_again_and_never_run(tiny, pictures, tmp_path, damage):
     class Bomb:
         def __reduce__(self):
@@ -123,6 +124,7 @@ def test_a_damaged_file_is_made_again_and_never_run(tiny, pictures, tmp_path, da
         data = path.read_bytes()
         flipped = data[:-1] + bytes([data[-1] ^ 1])
         new = {"cut": data[:-50], "flip": flipped, "pickle": pickle.dumps(Bomb())}
+        new["another kind"] = safetensors.torch.save({"features": torch.ones(2).bfloat16()})
         path.write_bytes(new[damage])
     again = encoded(tiny, pictures, ["sclip"], tmp_path / "cache")
     assert torch.equal(first.patches["sclip"], again.patches["sclip"])
