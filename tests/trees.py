@@ -1,6 +1,9 @@
 """Small trees in the layouts of PASCAL VOC, COCO and NUS-WIDE."""
 
 import json
+import os
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -102,3 +105,20 @@ def write_nus(root, scenes=SCENES, split="Test"):
         (labels / f"Labels_{concept}_{split}.txt").write_bytes("".join(lines).encode())
     (lists / f"{split}Imagelist.txt").write_bytes("".join(f"{n} \r\n" for n in scenes).encode())
     return root
+
+
+def write_odd_pictures(folder, *names):
+    """Files that end like pictures and cannot be read as such; empty ones of these names, too."""
+    folder.mkdir()
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 255, (24, 32, 3), np.uint8))
+    image.save(folder / "cut.png")
+    head = b"IHDR" + struct.pack(">IIBBBBB", 13300, 13300, 8, 2, 0, 0, 0)
+    large = b"\x89PNG\r\n\x1a\n\0\0\0\r" + head + struct.pack(">I", zlib.crc32(head))
+    odd = {"cut.png": (folder / "cut.png").read_bytes()[:700], "large.png": large + b"\0\0\0\0IDAT"}
+    odd["eps.jpg"] = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    for name, data in (odd | dict.fromkeys(names, b"")).items():
+        (folder / name).write_bytes(data)
+    Image.fromarray(np.float32([[-1, 70000]])).save(folder / "grey.tif")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "link.jpg").symlink_to("gone.jpg")
+    os.mkfifo(folder / "pipe.jpg")
