@@ -93,31 +93,21 @@ def relative_error(found: torch.Tensor, golden: np.ndarray) -> float:
 
 def save_torchscript(clip, path):
     """Write what OpenAI published: an archive of TorchScript, with three numbers as buffers."""
-    tower = TorchscriptLayout(clip)
+    tower = torch.nn.Module()
+    for name, tensor in clip.state_dict().items():
+        *folders, leaf = name.split(".")
+        parent = tower
+        for folder in folders:
+            if not hasattr(parent, folder):
+                parent.add_module(folder, torch.nn.Module())
+            parent = getattr(parent, folder)
+        parent.register_parameter(leaf, torch.nn.Parameter(tensor, requires_grad=False))
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        tower.register_buffer(name, torch.tensor(7))
+    tower.transformer.resblocks.get_submodule("0").attn_mask = torch.zeros(16, 16)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch is giving TorchScript up
-        torch.jit.trace(tower, torch.zeros(1), check_trace=False).save(str(path))
-
-
-class TorchscriptLayout(torch.nn.Module):
-    """Modules nested as in CLIP, holding its tensors, with a forward that says nothing."""
-
-    def __init__(self, clip):
-        super().__init__()
-        for name, tensor in clip.state_dict().items():
-            *path, leaf = name.split(".")
-            parent = self
-            for part in path:
-                if not hasattr(parent, part):
-                    parent.add_module(part, torch.nn.Module())
-                parent = getattr(parent, part)
-            parent.register_parameter(leaf, torch.nn.Parameter(tensor, requires_grad=False))
-        for name in ("input_resolution", "context_length", "vocab_size"):
-            self.register_buffer(name, torch.tensor(7))
-        self.transformer.resblocks.get_submodule("0").attn_mask = torch.zeros(16, 16)
-
-    def forward(self, x):
-        return x
+        torch.jit.script(tower).save(str(path))
 
 
 def write(clip, path):
@@ -128,6 +118,7 @@ def write(clip, path):
     elif path.name == "torchscript.pt":
         save_torchscript(clip, path)
     elif path.name == "training.pt":
+        state["logit_scale"] = state["logit_scale"].reshape(1)  # as some save it
         wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
         torch.save({"epoch": 3, "name": "run", "state_dict": wrapped}, path)
     else:
