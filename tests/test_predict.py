@@ -7,30 +7,22 @@ import io
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch.utils.data import Subset
 
 from piaa_utils import predict
 from piaa_utils.__main__ import COMMANDS, main
-from piaa_utils.backbone import load_backbone
 from piaa_utils.classifier import Recipe
 from piaa_utils.files import data_dir
 from piaa_utils.images import UnreadableImage
 from piaa_utils.pipeline import PIAA
-from piaa_utils.predict import check_targets, find_images, read_classes, tags_csv, tags_json
+from piaa_utils.predict import find_images, read_classes, tags_csv, tags_json
 from piaa_utils.settings import PAPER, Scales
-from piaa_utils.tags import (
-    Tagged,
-    choose_tags,
-    needs_a_look,
-    photo_notice,
-    tag_images,
-    uncertainty,
-)
+from piaa_utils.tags import Tagged, choose_tags, needs_a_look, photo_notice, tag_images, uncertainty
 from piaa_utils.vocabulary import Vocabulary
 
 NAMES = ["cat", "dog", "person"]
@@ -66,9 +58,6 @@ def found():
     return Tagged(names, names, tuple(NAMES), scores, tags, uncertainty(scores), {1: "b: cut"})
 
 
-# Tags
-
-
 def test_tags_are_the_best_classes_that_reach_the_threshold():
     scores = np.array([[0.1, 0.6, 0.3], [0.32, 0.33, 0.35], [np.nan] * 3])
     assert choose_tags(scores, NAMES) == [("dog",), ("person",), ()]
@@ -77,49 +66,28 @@ def test_tags_are_the_best_classes_that_reach_the_threshold():
     assert choose_tags(scores, NAMES, threshold=1.0) == [(), (), ()]
 
 
-@pytest.mark.parametrize(("top", "threshold"), [(0, None), (1, 1.1), (1, -0.1), (1, np.nan)])
-def test_rules_that_make_no_sense_are_refused(top, threshold):
-    with pytest.raises(ValueError, match="must be"):
-        choose_tags(np.ones((1, 3)), NAMES, top, threshold)
-
-
 def test_images_are_tagged_by_the_classifier_s_scores(fitted, paths):
     found = tag_images(fitted, paths)
     np.testing.assert_allclose(found.scores, fitted.predict_proba(paths), atol=1e-6)
     assert found.tags == choose_tags(found.scores, NAMES, threshold=1 / 4)  # the background counts
     assert found.names == [str(p) for p in paths] and found.classes == tuple(NAMES)
-    with pytest.raises(ValueError, match="1 or more"):
-        tag_images(fitted, paths, top=0)
 
 
 def test_a_dataset_and_unreadable_images_are_named(fitted, paths, tmp_path):
-    class Pictures:
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, i):
-            return Image.open(paths[i]) if i else tmp_path / "gone.jpg"
-
+    dataset = Subset([tmp_path / "gone.jpg", Image.open(paths[0])], [0, 1])
     with pytest.warns(UserWarning, match="1 of 2 images"):
-        found = tag_images(fitted, Pictures())
+        found = tag_images(fitted, dataset)
     assert found.names == ["image 0", "image 1"] and list(found.problems) == [0]
     assert found.tags[0] == () and np.isnan(found.uncertainty[0])
     with pytest.raises(UnreadableImage):
         tag_images(fitted, [tmp_path / "gone.jpg"])
 
 
-# What needs a look
-
-
 def test_uncertainty_is_the_entropy_over_its_largest_value():
     p = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0], [1 / 3] * 3])
     expected = -(p * np.log(np.where(p > 0, p, 1))).sum(1) / np.log(3)
     np.testing.assert_allclose(uncertainty(p), expected, atol=1e-9)
-
-
-def test_what_the_background_took_does_not_count():
-    p = np.array([[0.5, 0.3, 0.2]])
-    np.testing.assert_allclose(uncertainty(0.4 * p), uncertainty(p))
+    np.testing.assert_allclose(uncertainty(0.4 * p), expected, atol=1e-9)  # 0.6 is background
     alone = uncertainty(np.array([[1.0], [0.5], [np.nan]]))
     np.testing.assert_allclose(alone, [0, 1, np.nan], atol=1e-9)
 
@@ -131,30 +99,14 @@ def test_unreadable_images_come_first_then_the_uncertain(found):
         needs_a_look(found, -1)
 
 
-# The notice
-
-
 def test_the_mini_clip_says_that_photographs_need_another(backbone, paths):
-    photo = Image.new("RGB", (8, 8))
-    assert photo_notice(backbone, paths) == ""
+    photo, other = Image.new("RGB", (8, 8)), copy.copy(backbone)
+    other.name = "ViT-B-16-quickgelu/openai"
+    assert photo_notice(backbone, paths) == photo_notice(other, [photo, "elsewhere/cat.jpg"]) == ""
+    assert photo_notice(backbone, [Image.open(paths[0])]) == "", "PIL knows the file"
     notice = photo_notice(backbone, [*paths, photo, "elsewhere/cat.jpg"])
     assert "2 of 8 pictures" in notice and "ViT-B-16-quickgelu" in notice
-    assert photo_notice(backbone, [Image.open(paths[0])]) == "", "PIL knows the file"
     assert "1 of 1" in photo_notice(backbone, range(1)), "a Dataset is not asked again"
-    other = copy.copy(backbone)
-    other.name = "ViT-B-16-quickgelu/openai"
-    assert photo_notice(other, ["elsewhere/cat.jpg"]) == ""
-
-
-def test_tagging_warns(fitted, paths):
-    with pytest.warns(UserWarning, match="photographs its tags mean nothing"):
-        tag_images(fitted, [Image.new("RGB", (64, 64), "red")])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tag_images(fitted, paths[:1])
-
-
-# What is typed
 
 
 def test_classes_from_a_list_and_from_a_file(tmp_path):
@@ -164,23 +116,16 @@ def test_classes_from_a_list_and_from_a_file(tmp_path):
     file.write_text("\ufeff# mine\ndog\n\nsofa = couch = settee\r\ntv monitor\n", "utf-8")
     assert read_classes(str(file)) == expected
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="UTF-8"):
-        read_classes(str(file))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+    for text, message in (
+        (str(file), "UTF-8"),
         ("dog,,cat", "empty name"),
         ("", "empty name"),
         ("dog, sofa =", "empty name"),
         ("cat; kitten", "goes ="),
         ("gone.txt", "no file gone.txt"),
-    ],
-)
-def test_bad_class_lists_are_refused(text, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        read_classes(text)
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            read_classes(text)
 
 
 def test_files_folders_and_patterns(tmp_path):
@@ -189,21 +134,15 @@ def test_files_folders_and_patterns(tmp_path):
         (tmp_path / name).touch()
 
     def names(*arguments):
-        return [p.relative_to(tmp_path).as_posix() for p in find_images(arguments)]
+        found = find_images([tmp_path / argument for argument in arguments])
+        return [p.relative_to(tmp_path).as_posix() for p in found]
 
-    assert sorted(names(tmp_path)) == ["a.jpg", "b.jpg", "deep/[d].jpg", "deep/c.png"]
-    assert names(f"{tmp_path}/*.jpg") == ["a.jpg", "b.jpg"]
-    assert names(f"{tmp_path}/**/*.jpg") == ["a.jpg", "b.jpg", "deep/[d].jpg"]
-    assert names(tmp_path / "b.jpg", tmp_path / "deep/[d].jpg", f"{tmp_path}/?.jpg") == [
-        "b.jpg",
-        "deep/[d].jpg",
-        "a.jpg",
-    ]
+    assert sorted(names(".")) == ["a.jpg", "b.jpg", "deep/[d].jpg", "deep/c.png"]
+    assert names("*.jpg") == ["a.jpg", "b.jpg"]
+    assert names("**/*.jpg") == ["a.jpg", "b.jpg", "deep/[d].jpg"]
+    assert names("b.jpg", "deep/[d].jpg", "?.jpg") == ["b.jpg", "deep/[d].jpg", "a.jpg"]
     with pytest.raises(FileNotFoundError, match="called or fits"):
-        find_images([tmp_path / "*.gif"])
-
-
-# What is written
+        names("*.gif")
 
 
 def test_csv_and_json_say_the_same(found):
@@ -222,39 +161,15 @@ def test_csv_and_json_say_the_same(found):
     assert rows[2]["file"] == "c, d.jpg" and rows[2]["score:dog"] == "0.4"
 
 
-def test_bad_targets_are_refused(tmp_path):
-    a, b = tmp_path / "a.csv", tmp_path / "a.html"
-    for targets, error, message in (
-        ({"out": tmp_path / "tags.xls"}, ValueError, "must end in .csv or .json"),
-        ({"out": tmp_path / "gone" / "tags.csv"}, FileNotFoundError, "no folder"),
-        ({"out": a, "html": b}, ValueError, "is read here"),
-    ):
-        with pytest.raises(error, match=message):
-            check_targets(targets, True, [tmp_path / "b" / ".." / "a.html"])
-    a.mkdir()
-    with pytest.raises(FileExistsError, match="is a folder"):
-        check_targets({"out": a}, True)
-
-
-def test_no_cell_is_a_formula():
-    names = ["=HYPERLINK(1).jpg", "+a.jpg", "@b.jpg"]
-    scores = np.array([[0.5, 0.5], [1, 0], [np.nan, np.nan]])
-    classes = ("-x", "cat")
-    problems = {2: "@b.jpg: cut"}
-    tags = choose_tags(scores, classes)
-    found = Tagged(names, names, classes, scores, tags, uncertainty(scores), problems)
-    text = tags_csv(found).decode("utf-8-sig")
+def test_no_cell_is_a_formula_and_names_that_are_no_utf_8_keep_their_bytes(found):
+    names, classes = ["=HYPERLINK(1).jpg", "@b.jpg", "+a\udcff.jpg"], ("-x", "cat", "dog")
+    tags = choose_tags(found.scores, classes)
+    found = found._replace(names=names, classes=classes, tags=tags, problems={1: "@b.jpg: cut"})
+    text = tags_csv(found).decode("utf-8-sig", "surrogateescape")
     cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
     assert not [cell for cell in cells if cell[:1] in tuple("=+-@")]
-    assert {"'=HYPERLINK(1).jpg", "'-x; cat", "'@b.jpg: cut"} < set(cells)
-
-
-def test_file_names_that_are_no_utf_8_keep_their_bytes(found):
-    found.names[0] = "a\udcff.jpg"
-    assert b"a\xff.jpg" in tags_csv(found) and b"a\xff.jpg" in tags_json(found)
-
-
-# The command
+    assert {"'=HYPERLINK(1).jpg", "'-x", "'@b.jpg: cut"} < set(cells)
+    assert b"'+a\xff.jpg" in tags_csv(found) and b"+a\xff.jpg" in tags_json(found)
 
 
 @pytest.fixture
@@ -270,8 +185,7 @@ def run(tmp_path, monkeypatch, capsys, backbone):
             main(["predict", *map(str, arguments)])
         except SystemExit as end:
             code = end.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
+        return code, *capsys.readouterr()
 
     return run
 
@@ -328,8 +242,7 @@ def test_a_saved_classifier_for_other_words(run, saved, paths, tmp_path, option,
 
 
 def test_a_saved_classifier_takes_other_scales(run, saved, fitted, paths, tmp_path):
-    code, _, err = run(paths[0], saved, "--scales=coco", "--out=x.json")
-    assert code == 0, err
+    assert run(paths[0], saved, "--scales=coco", "--out=x.json")[0] == 0
     (entry,) = json.loads((tmp_path / "x.json").read_text())["images"]
     other = PIAA.load("c.safetensors", scales=PAPER["coco"]).predict_proba(paths[:1])[0]
     np.testing.assert_allclose(list(entry["scores"].values()), other, rtol=1e-4)
@@ -359,109 +272,74 @@ def test_a_full_disk_leaves_nothing(run, paths, tmp_path, monkeypatch, room):
     assert (tmp_path / "t.csv").read_text() == "mine"
 
 
-def test_nothing_is_saved_if_the_work_fails(run, paths, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError("far enough")
-
-    for name in ("tag_images", "contact_sheet"):
-        with monkeypatch.context() as patch:
-            patch.setattr(predict, name, full)
-            code, _, err = run(paths[0], *OUTPUT)
-        assert code == 2 and "far enough" in err and list(tmp_path.iterdir()) == []
-    code, _, err = run(paths[0], *OUTPUT)
-    assert code == 0 and "learned from only 1 image:" in err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.safetensors", "s.htm", "t.csv"]
-
-
-def test_without_out_tags_are_printed_and_no_name_moves_the_cursor(run, paths, tmp_path):
-    for name in ("a\x1b[2Jb.jpg", "\x1b]0;c.png"):
-        (tmp_path / name).write_bytes(paths[0].read_bytes() if name[0] == "a" else b"no picture")
+def test_without_out_a_folder_s_tags_are_printed_and_no_name_moves_the_cursor(run, paths, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a\x1b[2Jb.jpg").write_bytes(paths[0].read_bytes())
+    for name in ("\x1b]0;c.png", "d.HEIC", "sub/e.dng", "notes.txt"):
+        (tmp_path / name).write_bytes(b"no picture")
     code, out, err = run(".", "--classes=cat,dog", "--top=1", "--review=2")
     assert code == 0 and "\x1b" not in out + err
     assert r"a\x1b[2Jb.jpg: " in out and "1 of 2 images read" in out
+    assert "2 files that may be pictures, d.HEIC, sub/e.dng." in err  # passed over
 
 
 @pytest.mark.parametrize("target", ["--html=pic.html", "--out=pic.csv", "--save=c.safetensors"])
-def test_what_is_read_is_never_written_over(run, fitted, paths, tmp_path, target):
-    fitted.save(tmp_path / "c.safetensors")
+def test_what_is_read_is_never_written_over(run, saved, paths, tmp_path, target):
     for name in ("pic.html", "pic.csv"):
         (tmp_path / name).write_bytes(paths[0].read_bytes())
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     options = ["--classes=cat,dog", "--pretrained=c.safetensors", "--out=t.csv", target, "--force"]
     code, _, err = run("pic.html", "pic.csv", *options)
     assert code == 2 and f"{target.partition('=')[2]} is read here" in err
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    code, _, err = run("pic.csv", "--classifier=c.safetensors", "--out=pic.csv", "--force")
+    code, _, err = run("pic.csv", saved, "--out=pic.csv", "--force")
     assert code == 2 and "pic.csv is read here" in err
-
-
-def test_pictures_that_a_folder_s_search_passes_over_are_named(run, paths, tmp_path):
-    (tmp_path / "sub").mkdir()
-    for name in ("a.HEIC", "sub/b.dng", "notes.txt"):
-        (tmp_path / name).touch()
-    (tmp_path / "ok.png").write_bytes(paths[0].read_bytes())
-    code, _, err = run(tmp_path, "--classes=cat,dog", "--out=t.csv")
-    assert code == 0 and "2 files that may be pictures" in err
-    assert "a.HEIC" in err and "b.dng" in err and "notes" not in err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_command_learns_from_another_folder(run, paths, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     for path in paths[:2]:
         (tmp_path / "mine" / path.name).write_bytes(path.read_bytes())
-    learned = []
-    fit = PIAA.fit
-    monkeypatch.setattr(
-        PIAA, "fit", lambda self, source: learned.append(source) or fit(self, source)
-    )
+    learned, fit = [], PIAA.fit
+    monkeypatch.setattr(PIAA, "fit", lambda self, x: learned.extend(x) or fit(self, x))
     options = ["--encoder", "sclip", "--threshold", "1"]
     code, out, err = run(paths[3], "--classes=cat,dog", "--fit-on=mine", "--out=t.csv", *options)
     assert code == 0, err
-    assert [p.name for p in learned[0]] == sorted(p.name for p in paths[:2])
+    assert [p.name for p in learned] == [p.name for p in paths[:2]]
     assert "Tags: none." in out and "Without a tag: 1." in out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out=t.csv"], "Say what to look for"),
-        (["--out=t.txt", "--classes=cat,dog"], "must end in .csv or .json"),
-        (["--out=t.csv", "--classes=cat"], '--background "grass, sky"'),
-        (["--out=t.csv", "--classes=cat,dog", "--background=dog"], "twice: 'dog' and 'dog'"),
-        (["--out=t.csv", "--classes=cat,dog", "--top=0"], "1 or more"),
-        (["--out=t.csv", "--classes=cat,dog", "--review=-1"], "0 or more"),
-        (
-            ["--out=t.csv", "--classes=cat,dog", "--html=t.jpg"],
-            "--html t.jpg must end in .html or .htm",
-        ),
-        (["--out=t.csv", "--classes=cat,dog", "--save=t.png"], "must end in .safetensors"),
-        (["--out=t.csv", "--classifier=gone.safetensors"], "no saved classifier"),
-        (["--out=t.csv", "--classifier=a", "--save=b.safetensors"], "leave it out"),
-        (["--out=t.csv", "--classifier=a", "--fit-on=b"], "not allowed with"),
+        ("", "Say what to look for"),
+        ("--classes=cat,dog --out=t.txt", "must end in .csv or .json"),
+        ("--classes=cat,dog --html=t.jpg", "--html t.jpg must end in .html or .htm"),
+        ("--classes=cat,dog --out=gone/t.csv", "there is no folder gone"),
+        ("--classes=cat,dog --html=mine.html", "mine.html is there already"),
+        ("--classes=cat,dog --html=folder.html --force", "folder.html is a folder"),
+        ("--classes=cat", '--background "grass, sky"'),
+        ("--classes=cat,dog --top=0", "1 or more"),
+        ("--classes=cat,dog --threshold=nan", "from 0 to 1"),
+        ("--classes=cat,dog --review=-1", "0 or more"),
+        ("--classifier=gone.safetensors", "no saved classifier"),
+        ("--classifier=a --save=b.safetensors", "leave it out"),
+        ("--classifier=a --fit-on=b", "not allowed with"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_write_nothing(
     run, paths, tmp_path, options, message, monkeypatch
 ):
+    (tmp_path / "mine.html").write_text("mine")
+    (tmp_path / "folder.html").mkdir()
     monkeypatch.setattr(predict, "load_backbone", lambda *_: pytest.fail("work was begun"))
-    code, out, err = run(paths[0], *options)
-    assert code == 2 and message in err and "Traceback" not in err
-    assert list(tmp_path.iterdir()) == [] and out == ""
+    code, out, err = run(paths[0], "--out=t.csv", *options.split())
+    assert code == 2 and message in err and "Traceback" not in err and out == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.html", "mine.html"]
+    assert (tmp_path / "mine.html").read_text() == "mine"
 
 
-def test_results_that_are_there_stop_the_command_before_its_work(run, paths, tmp_path):
-    (tmp_path / "s.html").write_text("mine")
-    code, _, err = run(paths[0], "--classes=cat,dog", "--out=t.csv", "--html=s.html")
-    assert code == 2 and "s.html is there already" in err
-    assert (tmp_path / "s.html").read_text() == "mine"
-
-
-# The command line
-
-
-@pytest.mark.parametrize(
-    "error", [ValueError, OSError, RuntimeError, KeyError, AssertionError, MemoryError]
-)
+@pytest.mark.parametrize("error", [ValueError, KeyError, MemoryError])
 def test_whatever_goes_wrong_is_one_sentence_and_debug_shows_more(run, paths, monkeypatch, error):
     def fail(*_):
         raise error("what went\nwrong \x1b[2J")
@@ -474,27 +352,15 @@ def test_whatever_goes_wrong_is_one_sentence_and_debug_shows_more(run, paths, mo
         main(["predict", str(paths[0]), "--classes=cat,dog", "--debug"])
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:7"])
-def test_a_device_that_is_not_there_is_named_before_pictures_are_read(
-    run, paths, monkeypatch, device
-):
-    monkeypatch.setattr(predict, "load_backbone", load_backbone)
-    monkeypatch.setattr("piaa_utils.images.decode", lambda *_: pytest.fail("it read a picture"))
-    code, _, err = run(paths[0], "--classes=cat,dog", "--device", device)
-    assert code == 2 and device in err and "--device" in err and len(err.splitlines()) == 1
-
-
 def test_the_commands_are_listed_and_the_package_imports_quickly():
-    code = (
-        "import sys, piaa_utils\n"
-        "assert not {'torch', 'matplotlib', 'dask'} & set(sys.modules)\n"
-        "piaa_utils.PIAA\n"
-        "assert not {'matplotlib', 'dask', 'seaborn'} & set(sys.modules)\n"
-        "assert all(hasattr(piaa_utils, name) for name in piaa_utils.__all__)\n"
-        "assert set(piaa_utils.__all__) == set(piaa_utils._HOME)\n"
-        "from piaa_utils.__main__ import main\n"
-        "main(['--help'])"
-    )
+    code = """if True:
+        import sys, piaa_utils
+        assert not {'torch', 'matplotlib', 'dask'} & set(sys.modules)
+        piaa_utils.PIAA
+        assert not {'matplotlib', 'dask', 'seaborn'} & set(sys.modules)
+        assert all(hasattr(piaa_utils, name) for name in piaa_utils.__all__)
+        from piaa_utils.__main__ import main
+        main(['--help'])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ["--debug", *COMMANDS])
