@@ -11,6 +11,7 @@ import pytest
 import torch
 from golden_tower import SMALL, TEXT, VISION, golden_clip, golden_images
 from PIL import Image
+from pretend_gpu import PretendGPU
 
 from piaa_utils.backbone import load_backbone
 from piaa_utils.encoders import ENCODERS, encode
@@ -67,3 +68,11 @@ def noise(tmp_path_factory):
     for i, pixels in enumerate(values):
         Image.fromarray(pixels).save(folder / f"{i}.png")
     return sorted(folder.iterdir())
+
+
+@pytest.fixture(params=["cuda", "mps"])
+def gpu(request, monkeypatch):
+    """A pretended GPU (see pretend_gpu.py)."""
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)  # PyTorch would look for a driver
+    with PretendGPU(request.param) as device:
+        yield device

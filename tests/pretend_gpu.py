@@ -19,14 +19,9 @@ class OnGPU(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held, device):
-        return torch.Tensor._make_wrapper_subclass(
-            cls,
-            held.shape,
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            device="meta",
-        )
+        how = {"strides": held.stride(), "storage_offset": held.storage_offset()}
+        how |= {"dtype": held.dtype, "device": "meta"}
+        return torch.Tensor._make_wrapper_subclass(cls, held.shape, **how)
 
     def __init__(self, held, device):
         if device.type == "mps" and held.dtype == torch.float64:
@@ -93,12 +88,9 @@ class PretendGPU(TorchDispatchMode):
     def move(self, backbone):
         """The backbone's weights onto the device. Returns the backbone."""
         for module in backbone.model.modules():
-            for name, x in module._parameters.items():
-                if x is not None:
-                    module._parameters[name] = torch.nn.Parameter(self(x.data), False)
-            for name, x in module._buffers.items():
-                if x is not None:
-                    module._buffers[name] = self(x)
+            for tensors in (module._parameters, module._buffers):
+                there = {name: self(x.data) for name, x in tensors.items() if x is not None}
+                tensors.update(there)
         backbone.device = self.device
         return backbone
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
+from trees import names_of, write_voc
 
 from piaa_utils import reproduce
 from piaa_utils.__main__ import main
@@ -52,10 +54,10 @@ def command(*words):
 
 def refused(capsys, *words):
     """The one sentence in which a command ends."""
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit) as end:
         command(*words)
     said = capsys.readouterr().err.strip()
-    assert stop.value.code == 2 and "\n" not in said
+    assert end.value.code == 2 and "\n" not in said
     return said
 
 
@@ -91,58 +93,64 @@ def scores_of(folder):
 
 KILLED = """
 import os, signal, sys
-from pathlib import Path
 from piaa_utils import reproduce
 from piaa_utils.__main__ import main
 
-reproduce.SAVING_SHARE, real = float("inf"), reproduce.write_whole
+reproduce.SAVING_SHARE, real, calls = float("inf"), os.replace, []
 
 
-def die(when, at):
-    calls = []
-
-    def write_whole(path, data):
-        calls.append(path)
-        if len(calls) < at or when == "after":
-            real(path, data)
-        if len(calls) == at and when == "half":
-            part = Path(path).with_name(f".{path.name}.{os.getpid()}.part")
-            part.write_bytes(data[: len(data) // 2])
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    reproduce.write_whole = write_whole
-    main(sys.argv[1:])
+def replace(part, path):
+    calls.append(part)
+    if len(calls) == 2:  # when the second checkpoint is written, but not yet in its place
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(part, path)
 
 
-# The first dies in the first pass, so does the second while it writes, the third in the second.
-for when, at in (("after", 1), ("half", 2), ("before", 3)):
-    child = os.fork()  # before any work, so that the libraries are loaded once
-    if child == 0:
-        die(when, at)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert not list(Path(sys.argv[-1]).glob("*.json"))
+os.replace = replace
+main(sys.argv[1:])
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill")
 def test_a_killed_process_goes_on_to_the_same_bits(whole, tmp_path, capsys):
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     arguments = [*MINI, *TWO, "--out", str(tmp_path)]
     program = [sys.executable, "-c", KILLED, "reproduce", *arguments]
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == -signal.SIGKILL and not list(tmp_path.glob("*.json")), done.stderr
     command(*arguments)
-    assert "6 pictures learned" in capsys.readouterr().out
-    (part,) = tmp_path.glob(".*.part")  # what the second was writing
+    assert ": 2 pictures learned, 0 tested" in capsys.readouterr().out
+    (part,) = tmp_path.glob(".*.part")  # what it was writing
     part.unlink()
     assert outcome(tmp_path) == outcome(whole)
-    assert result_of(tmp_path)["run"]["resumed"] == 3
+    assert result_of(tmp_path)["run"]["resumed"] == 1
 
 
 class Killed(BaseException):
     """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def stop(monkeypatch, place, name, at, error=Killed):
+    """Let one function stop the process at some of its calls."""
+    real, calls = getattr(place, name), []
+
+    def call(*arguments, **options):
+        if not str(arguments[0]).endswith(".part"):
+            calls.append(name)
+            if len(calls) in at:
+                raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(place, name, call)
+
+
+def run_and_stop(monkeypatch, place, name, at, *words):
+    """Run a command as often as it is stopped, then to its end."""
+    stop(monkeypatch, place, name, at)
+    for _ in at:
+        with pytest.raises(Killed):
+            command(*words)
+    command(*words)
 
 
 @pytest.mark.parametrize(
@@ -158,21 +166,23 @@ class Killed(BaseException):
     ],
 )
 def test_it_goes_on_wherever_it_was_stopped(place, name, at, whole, tmp_path, monkeypatch):
-    real, calls = getattr(place, name), []
-
-    def call(*arguments, **options):
-        if not str(arguments[0]).endswith(".part"):
-            calls.append(name)
-            if len(calls) in at:
-                raise Killed
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(place, name, call)
-    for _ in at:
-        with pytest.raises(Killed):
-            command(*MINI, *TWO, "--out", tmp_path)
-    command(*MINI, *TWO, "--out", tmp_path)
+    run_and_stop(monkeypatch, place, name, at, *MINI, *TWO, "--out", tmp_path)
     assert outcome(tmp_path) == outcome(whole)
+
+
+def test_on_a_pretended_gpu_too(gpu, whole, tmp_path, monkeypatch):
+    clip = gpu.move(load_backbone(device="cpu"))
+    monkeypatch.setattr(reproduce, "load_backbone", lambda *_, **__: clip)
+    monkeypatch.setattr(reproduce, "device_name", str)
+    command(*MINI, "--out", tmp_path / "whole")
+    for place, name, at in ((PatchBank, "update", {2, 4}), (PIAA, "score_features", {3, 4})):
+        folder = tmp_path / name
+        with monkeypatch.context() as patch:
+            run_and_stop(patch, place, name, at, *MINI, "--out", folder)
+        assert outcome(folder) == outcome(tmp_path / "whole")
+        assert result_of(folder)["run"]["resumed"] == 2
+    for row, there in scores_of(tmp_path / "whole").items():
+        torch.testing.assert_close(there, scores_of(whole)[row], atol=1e-4, rtol=0)
 
 
 def test_checkpoints_are_written_as_often_as_they_are_worth(tmp_path, monkeypatch):
@@ -187,44 +197,39 @@ def test_checkpoints_are_written_as_often_as_they_are_worth(tmp_path, monkeypatc
 @pytest.fixture
 def unfinished(tmp_path, monkeypatch):
     """The folder of a run that was interrupted in its first pass."""
-    real, calls = PatchBank.update, []
-
-    def update(*arguments):
-        calls.append(real(*arguments))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(PatchBank, "update", update)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        stop(patch, PatchBank, "update", {3}, KeyboardInterrupt)
         command(*MINI, "--out", tmp_path)
-    assert stop.value.code == 130
+    assert end.value.code == 130
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--batch-size", "5"], "batch_size (2, here 5)"),
-        (["--encoders", "sclip"], "encoders (['scclip'], here ['sclip'])"),
-        (["--limit", "5"], "images_hash"),
-        (["--scales", "1", "2", "3"], "scales"),
-    ],
-)
-def test_the_checkpoint_of_other_settings_is_refused(unfinished, words, said, capsys):
+OTHER = {  # settings: what is said where a checkpoint has others
+    "--batch-size 5": "batch_size (2, here 5)",
+    "--encoders sclip": "encoders (['scclip'], here ['sclip'])",
+    "--limit 5": "images_hash",
+    "--scales 1 2 3": "scales",
+}
+
+
+def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(unfinished, capsys):
     path = unfinished / "mini.unfinished.safetensors"
     before = path.read_bytes()
-    error = refused(capsys, *MINI, *words, "--out", unfinished)
-    assert said in error and str(path) in error
-    assert path.read_bytes() == before and not list(unfinished.glob("*.json"))
-
-
-def test_a_damaged_checkpoint_is_refused(unfinished, capsys):
-    path = unfinished / "mini.unfinished.safetensors"
+    for words, said in OTHER.items():
+        error = refused(capsys, *MINI, *words.split(), "--out", unfinished)
+        assert said in error and str(path) in error
+        assert path.read_bytes() == before and not list(unfinished.glob("*.json"))
     with safe_open(path, framework="pt") as file:
         no_rows = save({"a": torch.ones(1)}, file.metadata())
-    for data in (path.read_bytes()[:-100], b"nonsense", no_rows):
+    for data in (before[:-100], b"nonsense", no_rows):
         path.write_bytes(data)
         assert "is damaged" in refused(capsys, *MINI, "--out", unfinished)
+
+
+def test_runs_with_different_settings_do_not_share_a_name(tmp_path):
+    variants = [words.split() for words in ("", *OTHER)]
+    stems = {job_of(*MINI, *words, "--out", str(tmp_path)).stem for words in variants}
+    assert len(stems) == len(variants) and all(stem.startswith("mini-s") for stem in stems)
 
 
 def test_two_processes_never_work_on_the_same(tmp_path, capsys):
@@ -262,13 +267,6 @@ def test_garbage_is_never_shown_as_measured_before(what, whole, tmp_path, capsys
     assert f"Measuring again: {path}" in capsys.readouterr().out
 
 
-def test_runs_with_different_settings_do_not_share_a_name(tmp_path):
-    variants = [[], ["--batch-size", "5"], ["--limit", "5"], ["--encoders", "sclip"]]
-    variants += [["--scales", "1", "2", "3"]]
-    stems = {job_of(*MINI, *words, "--out", str(tmp_path)).stem for words in variants}
-    assert len(stems) == len(variants) and all(stem.startswith("mini-s") for stem in stems)
-
-
 def test_scores_are_those_of_the_estimator(whole, mini):
     result, scores = result_of(whole), scores_of(whole)
     assert result["settings"]["backbone"]["weights_hash"] == mini.weights_hash
@@ -276,12 +274,10 @@ def test_scores_are_those_of_the_estimator(whole, mini):
     learn, test = (first(mini_scenes(split), N) for split in ("learn", "test"))
     for variant, purify in (("plain", None), ("released", "released")):
         piaa = PIAA(VOC_CLASSES, mini, recipe=Recipe(purify=purify)).fit(learn.paths)
-        expected = piaa.predict_proba(test.paths)
         mine = scores[f"scclip, {variant}"]
-        np.testing.assert_allclose(mine, expected, atol=1e-4)
         (file,) = whole.glob(f"*-scclip-{variant}.safetensors")
-        loaded = PIAA.load(file, backbone=mini)
-        np.testing.assert_allclose(loaded.predict_proba(test.paths), mine, atol=1e-4)
+        for each in (piaa, PIAA.load(file, backbone=mini)):
+            np.testing.assert_allclose(mine, each.predict_proba(test.paths), atol=1e-4)
         row = result["rows"][f"scclip, {variant}"]["absent"]
         mean = mean_average_precision(test.labels, mine.numpy(), class_names=VOC_CLASSES)
         assert row["point"] == pytest.approx(mean.map) and row["low"] <= row["high"]
@@ -300,69 +296,53 @@ def test_one_encoder_alone_gives_what_it_gives_beside_others(whole, tmp_path):
 
 @pytest.fixture
 def voc(tmp_path):
-    """VOC 2007 in little: mini pictures, some objects marked "difficult", a file that is none."""
-    root = tmp_path / "VOCdevkit/VOC2007"
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (root / name).mkdir(parents=True)
-    scenes = mini_scenes("test")
-    shutil.copy(scenes.root / "labels.txt", root)
-    for split, start in (("trainval", 0), ("test", 8)):
-        ids = scenes.ids[start : start + 8]
-        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(ids))
-        for row, image_id in enumerate(ids, start):
-            shutil.copy(scenes.paths[row], root / "JPEGImages")
-            text = (scenes.root / f"Annotations/{image_id}.xml").read_text()
-            text = text.replace("<difficult>0", f"<difficult>{row % 2}")
-            (root / f"Annotations/{image_id}.xml").write_text(text)
-    for row in (3, 9):
-        (root / "JPEGImages" / f"{scenes.ids[row]}.jpg").write_text("no picture")
-    return tmp_path
+    """VOC 2007 in little: mini pictures, some objects marked "difficult", two files that are none.
+
+    The words of a command that measures it.
+    """
+    root, scenes = tmp_path / "VOCdevkit/VOC2007", mini_scenes("test")
+    for split, rows in (("trainval", range(8)), ("test", range(8, 16))):
+        objects = {scenes.ids[i]: [(name, i % 2) for name in names_of(scenes, i)] for i in rows}
+        write_voc(root, objects, split)
+        for i in rows:
+            shutil.copy(scenes.paths[i], root / "JPEGImages")
+    for i in (3, 9):
+        (root / "JPEGImages" / f"{scenes.ids[i]}.jpg").write_text("no picture")
+    how = ["--backbone", "mini", "--batch-size", 2]
+    return ["voc07", "--data-root", tmp_path, "--out", tmp_path, *how]
 
 
-def of_voc(voc):
-    return ["voc07", "--data-root", voc, "--backbone", "mini", "--batch-size", 2, "--out", voc]
-
-
-def test_both_protocols_and_unreadable_pictures(voc, capsys):
-    command(*of_voc(voc))
+def test_both_protocols_and_unreadable_pictures(voc, tmp_path, capsys):
+    command(*voc)
     said = capsys.readouterr().out
     assert "difficult = absent       difficult = ignored   reported" in said and "92.5" in said
     assert "learn: 1 of 8 pictures cannot be read" in said
     assert "number: 8 and 8 pictures, not 5,011 and 4,952." in said
     assert "number: 2 unreadable pictures left out." in said
-    result = result_of(voc)
+    result = result_of(tmp_path)
     assert result["reported"]["scclip"] == 92.5 and not result["papers_setting"]
     assert result["settings"]["scales"]["s"] == 80.0, "the paper's, on whatever backbone"
     assert [index for index, *_ in result["skipped"]["test"]] == [1]
-    data = load_world("voc07", "test", voc)
-    scores = scores_of(voc)["scclip, released"].numpy()
-    assert np.isnan(scores).all(axis=1).tolist() == [i == 1 for i in range(8)]
+    data = load_world("voc07", "test", tmp_path)
+    scores = scores_of(tmp_path)["scclip, released"].numpy()
     read = [i for i in range(8) if i != 1]
+    assert np.flatnonzero(~np.isnan(scores).any(axis=1)).tolist() == read
     for protocol, ignore in (("absent", None), ("ignored", data.difficult[read])):
         expected = mean_average_precision(data.labels[read], scores[read], ignore).map
         row = result["rows"]["scclip, released"][protocol]
         assert data.difficult.any() and row["point"] == pytest.approx(expected)
-    command(*of_voc(voc), "--difficult", "ignored")
+    command(*voc, "--difficult", "ignored")
     said = capsys.readouterr().out
     assert "difficult = ignored" in said and "difficult = absent" not in said
 
 
-def test_unreadable_pictures_at_the_end_after_a_resume(voc, monkeypatch):
+def test_unreadable_pictures_at_the_end_after_a_resume(voc, tmp_path, monkeypatch):
     """The rest of a pass may be unreadable as a whole; that is no reason to stop."""
-    folder = voc / "VOCdevkit/VOC2007"
+    folder = tmp_path / "VOCdevkit/VOC2007"
     for image_id in (folder / "ImageSets/Main/trainval.txt").read_text().split()[4:]:
         (folder / f"JPEGImages/{image_id}.jpg").write_text("no picture")
-    real = reproduce.Job.save
-
-    def save(self, must):
-        real(self, must)
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(reproduce.Job, "save", save)
-        reproduce.run(job_of(*map(str, of_voc(voc))))
-    result = reproduce.run(job_of(*map(str, of_voc(voc))))
-    assert [index for index, *_ in result["skipped"]["learn"]] == [3, 4, 5, 6, 7]
+    run_and_stop(monkeypatch, reproduce, "write_whole", {3}, *voc)
+    assert [index for index, *_ in result_of(tmp_path)["skipped"]["learn"]] == [3, 4, 5, 6, 7]
 
 
 def test_the_papers_clip_is_known_by_its_tag_or_its_file(tmp_path, monkeypatch):
@@ -390,18 +370,18 @@ def test_a_result_at_the_papers_setting_is_known_as_one(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["voc07"], "data"),
-        (["voc07", "--data-root", "/nowhere"], "/nowhere"),
-        (["nothing-of-that-name"], "nothing-of-that-name"),
-        (["mini", "--limit", "0"], "limit must be 1 or more"),
-        (["mini", "--batch-size", "-1"], "batch_size must be 1 or more"),
-        (["mini", "--scales", "nan", "1", "1"], "The scale s must be a number above 0"),
-        (["mini", "--scales", "1", "2", "0"], "The scale T must be a number above 0"),
-        (["mini", "--backbone", "ViT-B-16-quickgelu", "--pretrained", "no"], "'no'"),
+        ("voc07", "data"),
+        ("voc07 --data-root /nowhere", "/nowhere"),
+        ("nothing-of-that-name", "nothing-of-that-name"),
+        ("mini --limit 0", "limit must be 1 or more"),
+        ("mini --batch-size -1", "batch_size must be 1 or more"),
+        ("mini --scales nan 1 1", "The scale s must be a number above 0"),
+        ("mini --scales 1 2 0", "The scale T must be a number above 0"),
+        ("mini --backbone ViT-B-16-quickgelu --pretrained no", "'no'"),
     ],
 )
 def test_errors_are_one_sentence_and_exit_code_2(words, message, tmp_path, capsys):
-    assert message in refused(capsys, *words, "--out", tmp_path)
+    assert message in refused(capsys, *words.split(), "--out", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
