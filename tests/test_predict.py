@@ -4,7 +4,6 @@ import copy
 import csv
 import errno
 import io
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from piaa_utils.classifier import Recipe
 from piaa_utils.files import data_dir
 from piaa_utils.images import UnreadableImage
 from piaa_utils.pipeline import PIAA
-from piaa_utils.predict import find_images, read_classes, tags_csv, tags_json
+from piaa_utils.predict import find_images, read_classes, tags_csv
 from piaa_utils.settings import PAPER, Scales
 from piaa_utils.tags import Tagged, choose_tags, needs_a_look, photo_notice, tag_images, uncertainty
 from piaa_utils.vocabulary import Vocabulary
@@ -145,31 +144,20 @@ def test_files_folders_and_patterns(tmp_path):
         names("*.gif")
 
 
-def test_csv_and_json_say_the_same(found):
-    text = tags_csv(found).decode("utf-8")
-    assert text[0] == "\ufeff", "without it, Excel misreads umlauts"
-    rows = list(csv.DictReader(io.StringIO(text[1:])))
-    about = json.loads(tags_json(found))
-    assert about["classes"] == NAMES and len(rows) == len(about["images"]) == 3
-    for row, entry in zip(rows, about["images"], strict=True):
-        assert row["file"] == entry["file"]
-        assert row["tags"] == "; ".join(entry["tags"])
-        assert row["problem"] == entry.get("problem", "")
-        for name in NAMES:
-            assert row[f"score:{name}"] == str(entry.get("scores", {}).get(name, ""))
-    assert rows[0]["tags"] == "cat" and rows[1]["problem"] == "b: cut"
-    assert rows[2]["file"] == "c, d.jpg" and rows[2]["score:dog"] == "0.4"
+def rows_of(data):
+    """The lines of a CSV file: column: cell."""
+    return list(csv.DictReader(io.StringIO(data.decode("utf-8-sig", "surrogateescape"))))
 
 
-def test_no_cell_is_a_formula_and_names_that_are_no_utf_8_keep_their_bytes(found):
-    names, classes = ["=HYPERLINK(1).jpg", "@b.jpg", "+a\udcff.jpg"], ("-x", "cat", "dog")
-    tags = choose_tags(found.scores, classes)
-    found = found._replace(names=names, classes=classes, tags=tags, problems={1: "@b.jpg: cut"})
-    text = tags_csv(found).decode("utf-8-sig", "surrogateescape")
-    cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
-    assert not [cell for cell in cells if cell[:1] in tuple("=+-@")]
-    assert {"'=HYPERLINK(1).jpg", "'-x", "'@b.jpg: cut"} < set(cells)
-    assert b"'+a\xff.jpg" in tags_csv(found) and b"+a\xff.jpg" in tags_json(found)
+def test_a_csv_file_has_a_line_for_each_image(found):
+    found.names[0] = "a\udcff.jpg"  # no UTF-8: it keeps its bytes
+    assert tags_csv(found).startswith(b"\xef\xbb\xbf"), "without it, Excel misreads umlauts"
+    assert b"\na\xff.jpg," in tags_csv(found)
+    one, broken, other = rows_of(tags_csv(found))
+    assert one["tags"] == "cat" and one["uncertainty"] == f"{found.uncertainty[0]:.6g}"
+    assert set(broken.values()) == {"b.jpg", "b: cut", ""} and broken["problem"] == "b: cut"
+    assert other["file"] == "c, d.jpg" and other["tags"] == "dog"
+    assert [other[f"score:{name}"] for name in NAMES] == ["0.3", "0.4", "0.3"]
 
 
 @pytest.fixture
@@ -210,12 +198,13 @@ def test_the_command_from_classes_to_a_sheet_and_again_from_the_file(run, paths,
     saved = PIAA.load("c.safetensors").vocabulary_
     assert saved.synonyms == {"cat": ("kitten",), "tree": ("bush",)}
     assert saved.background == ("tree",) and saved.templates == ("a photo of a {}", "{}")
-    code, out, err = run(*paths[:3], "--classifier", "c.safetensors", "--out", "again.json")
+    code, out, err = run(*paths[:3], "--classifier", "c.safetensors", "--out", "again.csv")
     assert code == 0, err
-    again = json.loads((tmp_path / "again.json").read_text())["images"]
-    for row, entry in zip(rows[1:], again, strict=False):
-        scores = [float(x) for x in row.split(",")[-3:]]
-        np.testing.assert_allclose(scores, list(entry["scores"].values()), rtol=1e-3)
+    before, again = (rows_of((tmp_path / f"{name}.csv").read_bytes()) for name in ("tags", "again"))
+    for row, other in zip(before, again, strict=False):
+        for name in NAMES:
+            score = f"score:{name}"
+            assert float(row[score]) == pytest.approx(float(other[score]), rel=1e-3)
 
 
 @pytest.fixture
@@ -242,10 +231,10 @@ def test_a_saved_classifier_for_other_words(run, saved, paths, tmp_path, option,
 
 
 def test_a_saved_classifier_takes_other_scales(run, saved, fitted, paths, tmp_path):
-    assert run(paths[0], saved, "--scales=coco", "--out=x.json")[0] == 0
-    (entry,) = json.loads((tmp_path / "x.json").read_text())["images"]
+    assert run(paths[0], saved, "--scales=coco", "--out=x.csv")[0] == 0
+    (row,) = rows_of((tmp_path / "x.csv").read_bytes())
     other = PIAA.load("c.safetensors", scales=PAPER["coco"]).predict_proba(paths[:1])[0]
-    np.testing.assert_allclose(list(entry["scores"].values()), other, rtol=1e-4)
+    np.testing.assert_allclose([float(row[f"score:{n}"]) for n in NAMES], other, rtol=1e-4)
     assert np.abs(other - fitted.predict_proba(paths[:1])[0]).max() > 1e-3
 
 
@@ -267,7 +256,7 @@ def test_a_full_disk_leaves_nothing(run, paths, tmp_path, monkeypatch, room):
     (tmp_path / "t.csv").write_text("mine")
     monkeypatch.setattr(Path, "write_bytes", full)
     code, _, err = run(paths[0], *OUTPUT, "--force")
-    assert code == 2 and "Nothing was saved" in err and "No space left" in err
+    assert code == 2 and "could not be saved" in err and "No space left" in err
     assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
     assert (tmp_path / "t.csv").read_text() == "mine"
 
@@ -313,7 +302,7 @@ def test_the_command_learns_from_another_folder(run, paths, tmp_path, monkeypatc
     ("options", "message"),
     [
         ("", "Say what to look for"),
-        ("--classes=cat,dog --out=t.txt", "must end in .csv or .json"),
+        ("--classes=cat,dog --out=t.txt", "must end in .csv"),
         ("--classes=cat,dog --html=t.jpg", "--html t.jpg must end in .html or .htm"),
         ("--classes=cat,dog --out=gone/t.csv", "there is no folder gone"),
         ("--classes=cat,dog --html=mine.html", "mine.html is there already"),
