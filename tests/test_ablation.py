@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,40 +22,49 @@ CLS = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
 PATCHES = torch.tensor([[[1.0, 0.0], [0.8, 0.6]], [[0.0, 1.0], [0.6, 0.8]]])
 LEARNED = Learned(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0.0, 0.5]), {})
 SCALES = Scales(s=2.0, m=3.0, T=0.5)
-CONSTANTS = {"cls_alone": 5.0, "text": 4.0}
+SCALES_OF = {"sclip": {"s": 4.0, "m": 1.0}, "itaclip": {"m": 2.0, "T": 1.0}}
+CONSTANTS = {"cls_alone": 5.0, "text": 4.0, "scales_of": SCALES_OF}
 TEXT_READS = (0.982014, 0.310026)  # 4 cos, the larger of two patches
 PAA = (0.885514, 0.203347)  # 0.9 softmax(3 e) + 0.1 softmax(2 cos)
-# What each row reads, and class 0's share of each picture by hand: of two classes softmax gives
-# 1 / (1 + exp(difference)).
+# What each row reads, and how; its s, m, T (None: it uses none); and class 0's share of each
+# picture by hand: of two classes softmax gives 1 / (1 + exp(difference)).
+_ = None
 WANTED = {
-    "[CLS]": (None, None, (0.993307, 0.268941)),  # 5 cos
-    "text on vanilla patches": ("vanilla", None, TEXT_READS),
-    "text on SC-CLIP's patches": ("scclip", None, TEXT_READS),
-    "+ PVCL": ("scclip", Recipe(), (0.952574, 0.450166)),  # (x.W + b) / 0.5
-    "+ PAA = PIAA": ("scclip", Recipe(), PAA),
-    "PIAA of SCLIP": ("sclip", Recipe(), PAA),
-    "PIAA of ITACLIP": ("itaclip", Recipe(), PAA),
-    "GDA, the masks' labels + PAA": ("scclip", ablation.MASKS, PAA),
-    "[CLS], paper's s": (None, None, (1.0, 1.12535e-07)),  # 80 cos
-    "PIAA, paper's s, m": ("scclip", Recipe(), (1.0, 1.12535e-08)),  # m = 200, T the model's
+    "[CLS]": (_, _, "cls", (5, _, _), (0.993307, 0.268941)),
+    "text on vanilla patches": ("vanilla", _, "max", (_, _, 0.25), TEXT_READS),
+    "text on SC-CLIP's patches": ("scclip", _, "max", (_, _, 0.25), TEXT_READS),
+    "+ PVCL": ("scclip", Recipe(), "max", (_, _, 0.5), (0.952574, 0.450166)),  # (x.W + b) / 0.5
+    "+ PAA = PIAA": ("scclip", Recipe(), "paa", (2, 3, 0.5), PAA),
+    "PIAA of SCLIP": ("sclip", Recipe(), "paa", (4, 1, 0.5), (0.696295, 0.37028)),
+    "PIAA of ITACLIP": ("itaclip", Recipe(), "paa", (2, 2, 1), (0.724232, 0.341741)),
+    "GDA, the masks' labels + PAA": ("scclip", "masks", "paa", (2, 3, 0.5), PAA),
+    "[CLS], paper's s": (_, _, "cls", (80, _, _), (1.0, 1.12535e-07)),
+    "PIAA, paper's s, m": ("scclip", Recipe(), "paa", (80, 200, 0.5), (1.0, 1.12535e-08)),
+}
+UNKNOWN = {  # s, m, T of a model without constants, where that makes a difference
+    "[CLS]": (2, _, _),
+    "text on vanilla patches": (_, _, 1 / 60),
+    "text on SC-CLIP's patches": (_, _, 1 / 60),
+    "PIAA of SCLIP": (2, 3, 0.5),
+    "PIAA of ITACLIP": (2, 3, 0.5),
 }
 
 
-def test_every_row_gives_its_literal_figure():
-    rows = ablation.ladder(SCALES, CONSTANTS)
-    assert set(rows) == set(WANTED) == {*ablation.ROWS, *ablation.PAPERS}
-    for name, row in rows.items():
+def test_every_row_has_its_literal_scales_and_gives_its_literal_figure():
+    rows, plain = ablation.ladder(SCALES, CONSTANTS), ablation.ladder(SCALES, {})
+    model = SimpleNamespace(scales=SCALES, constants=CONSTANTS)
+    own = [ablation.scales_of(model, encoder)[:3] for encoder in ("sclip", "itaclip", "scclip")]
+    assert own == [(4, 1, 0.5), (2, 2, 1), (2, 3, 0.5)]
+    assert set(rows) == set(plain) == set(WANTED) == {*ablation.ROWS, *ablation.PAPERS}
+    for name, (encoder, recipe, pool, scales, wanted) in WANTED.items():
+        row = rows[name]
+        assert (row.name, *row[1:3], row.pool) == (name, encoder, recipe, pool)
+        for given, expected in ((row, scales), (plain[name], UNKNOWN.get(name, scales))):
+            for value, number in zip(given.scales, expected, strict=False):
+                assert number is None or value == pytest.approx(number), name
         learned = LEARNED if row.recipe else None
         scores = row.score(CLS, PATCHES if row.encoder else None, TEXT, learned)
-        *reads, wanted = WANTED[name]
-        assert row[1:3] == tuple(reads)
         np.testing.assert_allclose(scores[:, 0], wanted, rtol=2e-5, atol=1e-12, err_msg=name)
-
-
-def test_scales_that_a_model_does_not_carry():
-    rows = ablation.ladder(SCALES, {})
-    assert rows["[CLS]"].scales.s == 2.0
-    assert rows["text on vanilla patches"].scales.T == pytest.approx(1 / 60)
 
 
 def test_the_row_piaa_is_the_estimator():

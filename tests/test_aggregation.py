@@ -6,15 +6,7 @@ import pytest
 import torch
 
 from piaa_utils import settings
-from piaa_utils.aggregation import (
-    POOLINGS,
-    cls_scores,
-    evidence,
-    paa,
-    patch_scores,
-    pool,
-    posterior,
-)
+from piaa_utils.aggregation import cls_scores, evidence, paa, patch_scores, pool, posterior
 from piaa_utils.settings import Scales
 
 
@@ -53,13 +45,6 @@ def test_paa_by_hand():
     torch.testing.assert_close(run().sum(), torch.tensor(1.0))
 
 
-def test_cls_alone_and_patches_alone():
-    alone = cls_scores(torch.tensor([CLS]), torch.tensor(TEXT), 80.0)
-    assert torch.equal(run(cls_weight=1.0), alone)
-    e = evidence(posterior(torch.tensor([LOGITS])))
-    assert torch.equal(run(cls_weight=0.0), patch_scores(e, 200.0))
-
-
 def test_each_step_by_hand():
     g = posterior(torch.tensor(LOGITS))
     close(g, [softmax([v / 500 for v in patch]) for patch in LOGITS])
@@ -82,37 +67,24 @@ def test_each_image_stands_alone_and_patches_have_no_order():
 
 def test_pooling_by_hand():
     scores = torch.tensor([[1.0, 0.0], [2.0, 0.0], [6.0, 3.0], [3.0, 1.0]])
-    assert pool(scores, "mean").tolist() == [3.0, 1.0]
-    assert pool(scores, "max").tolist() == [6.0, 3.0]
+    mean, top = [3.0, 1.0], [6.0, 3.0]
+    assert pool(scores, "mean").tolist() == pool(scores, "topk", k=99).tolist() == mean
+    assert pool(scores, "max").tolist() == pool(scores, "topk", k=1).tolist() == top
     assert pool(scores, "topk", k=2).tolist() == [4.5, 2.0]
-    lse = [math.log(sum(math.exp(2 * v) for v in column) / 4) / 2
-           for column in ([1, 2, 6, 3], [0, 0, 3, 1])]  # fmt: skip
+    columns = ([1, 2, 6, 3], [0, 0, 3, 1])
+    lse = [math.log(sum(math.exp(2 * v) for v in column) / 4) / 2 for column in columns]
     close(pool(scores, "lse", sharpness=2.0), lse)
-
-
-def test_pooling_between_the_extremes():
-    scores = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0))
-    mean, top = pool(scores, "mean"), pool(scores, "max")
-    torch.testing.assert_close(pool(scores, "topk", k=8), mean)
-    torch.testing.assert_close(pool(scores, "topk", k=99), mean)
-    torch.testing.assert_close(pool(scores, "topk", k=1), top)
-    torch.testing.assert_close(pool(scores, "lse", sharpness=1e-2), mean, atol=1e-1, rtol=0)
-    torch.testing.assert_close(pool(scores, "lse", sharpness=1e4), top, atol=1e-3, rtol=0)
-    assert all(pool(scores, how).shape == (3, 4) for how in POOLINGS)
+    torch.testing.assert_close(
+        pool(scores, "lse", sharpness=1e4), torch.tensor(top), atol=1e-3, rtol=0
+    )
+    with pytest.raises(ValueError, match="how must be one of"):
+        pool(scores, "median")
 
 
 def test_the_numbers_of_the_release():
-    assert {name: tuple(scales[:3]) for name, scales in settings.PAPER.items()} == {
-        "voc07": (80, 200, 500),
-        "voc12": (80, 200, 500),
-        "coco": (80, 400, 500),
-        "nus": (10, 400, 500),
-    }
+    voc, coco, nus = (80, 200, 500), (80, 400, 500), (10, 400, 500)
+    numbers = {name: tuple(scales[:3]) for name, scales in settings.PAPER.items()}
+    assert numbers == {"voc07": voc, "voc12": voc, "coco": coco, "nus": nus}
     assert settings.PURIFY_TEMPERATURE == {"voc07": 100, "voc12": 100, "coco": 0.01, "nus": 500}
     constants = settings.BANK_SIZE, settings.SELECTION_SCALE, settings.CLS_WEIGHT
     assert constants == (512, 60, 0.1)
-
-
-def test_another_way_to_pool_is_refused():
-    with pytest.raises(ValueError, match="how must be one of"):
-        pool(torch.zeros(2, 4, 3), "median")

@@ -18,36 +18,27 @@ def logits_for(q):
     return torch.tensor([[math.log(v / (1 - v)), 0.0] for v in q], dtype=torch.float64)
 
 
-def test_released_keeps_what_reaches_mean_plus_unbiased_deviation():
-    # Predicted class 0: q = 0.9, 0.6, 0.6, 0.6; mean 0.675, std 0.15: only 0.9 reaches 0.825.
-    # Predicted class 1: q = 0.6, 0.9; mean 0.75, std 0.212: neither reaches 0.962.
-    logits = logits_for([0.9, 0.6, 0.6, 0.6, 0.4, 0.1])
-    kept = purify_released(logits, temperature=1.0)
-    assert kept.rows.tolist() == [0]
-    assert kept.labels.tolist() == [0]
-    assert kept.counts.tolist() == [1, 0]
-    torch.testing.assert_close(kept.weights, torch.tensor([0.9]))
-
-
-def test_released_uses_the_unbiased_deviation():
-    # q = 0.9, 0.8, 0.6: mean 0.767, std 0.153 (n - 1): 0.919 keeps none; 0.125 (n) would keep 0.9.
-    kept = purify_released(logits_for([0.9, 0.8, 0.6]), 1.0)
-    assert len(kept.rows) == 0
-
-
-def test_released_drops_a_lone_row_and_keeps_all_equal_ones():
-    logits = torch.tensor([[1.0, 0, 0], [0, 1.1, 0], [0, 1.1, 0], [0, 1.1, 0]])
-    kept = purify_released(logits, temperature=1.0)
-    assert kept.rows.tolist() == [1, 2, 3]
-    assert kept.labels.tolist() == [1, 1, 1]
-    assert kept.counts.tolist() == [0, 3, 0]
-
-
-def test_released_keeps_all_that_float32_saturates():
-    logits = torch.tensor([[0.2, 0.0], [0.3, 0.0], [0.9, 0.0]], dtype=torch.float64)
-    kept = purify_released(logits, temperature=100.0)
-    assert kept.rows.tolist() == [0, 1, 2]
-    assert kept.weights.tolist() == [1.0, 1.0, 1.0]
+@pytest.mark.parametrize(
+    ("logits", "T", "rows", "labels", "counts", "weights"),
+    [
+        # Predicted class 0: q = 0.9, 0.6, 0.6, 0.6; mean 0.675, std 0.15: only 0.9 reaches 0.825.
+        # Predicted class 1: q = 0.6, 0.9; mean 0.75, std 0.212: neither reaches 0.962.
+        (logits_for([0.9, 0.6, 0.6, 0.6, 0.4, 0.1]), 1.0, [0], [0], [1, 0], [0.9]),
+        # Mean 0.767, std 0.153 (n - 1): 0.919 keeps none; 0.125 (n) would keep 0.9.
+        (logits_for([0.9, 0.8, 0.6]), 1.0, [], [], [0, 0], []),
+        # A lone row goes, equal ones stay: q = 1 / (1 + 2 exp(-1.1)).
+        ([[1.0, 0, 0]] + 3 * [[0, 1.1, 0]], 1.0, [1, 2, 3], 3 * [1], [0, 3, 0], 3 * [0.600333]),
+        # All that float32 saturates.
+        ([[0.2, 0.0], [0.3, 0.0], [0.9, 0.0]], 100.0, [0, 1, 2], 3 * [0], [3, 0], 3 * [1.0]),
+    ],
+)
+def test_released_keeps_what_reaches_mean_plus_unbiased_deviation(
+    logits, T, rows, labels, counts, weights
+):
+    kept = purify_released(torch.as_tensor(logits, dtype=torch.float64), temperature=T)
+    assert kept.rows.tolist() == rows and kept.labels.tolist() == labels
+    assert kept.counts.tolist() == counts
+    assert kept.weights.tolist() == pytest.approx(weights, rel=1e-5)
 
 
 def noisy_bank(seed=0, n_classes=4, width=12):
@@ -109,25 +100,12 @@ def test_a_class_without_patches_takes_its_text_feature_and_is_named():
     assert (text @ W + b).argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
-def test_a_single_patch_still_gives_a_classifier():
-    bank = PatchBank(2)
-    bank.update(torch.tensor([[[1.0, 0.0]]]), torch.eye(2), [0])
-    with pytest.warns(UserWarning):
-        W, b, report = Recipe(purify="released").learn(bank, torch.eye(2))
-    assert report["kept_nothing"]
-    assert W.isfinite().all() and b.isfinite().all()
-    assert (torch.eye(2) @ W + b).argmax(dim=1).tolist() == [0, 1]
-
-
-def test_the_default_recipe_ends_after_stage_one_and_makes_its_own_bank():
-    assert Recipe() == (512, None, 100.0)
-    bank = Recipe(k=7).bank(3)
-    assert (bank.n_classes, bank.k, bank.scale) == (3, 7, 60.0)
-
-
-def test_bad_input_is_refused_in_one_sentence():
+def test_the_default_recipe_its_bank_and_what_is_refused():
     bank, text = noisy_bank()
+    assert Recipe() == (512, None, 100.0)
+    empty = Recipe(k=7).bank(4)
+    assert (empty.n_classes, empty.k, empty.scale) == (4, 7, 60.0)
     with pytest.raises(ValueError, match="The bank is empty"):
-        Recipe().learn(Recipe().bank(4), text)
+        Recipe().learn(empty, text)
     with pytest.raises(ValueError, match="None or \"released\": got 'spread'"):
         Recipe(purify="spread").learn(bank, text)

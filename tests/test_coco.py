@@ -27,19 +27,12 @@ def test_labels_are_in_the_order_of_category_ids(tree, capsys):
     data = COCO(tree, "val2014")
     assert data.ids == [f"COCO_val2014_{n:012d}" for n in (7, 11, 42)]
     assert data.labels.shape == (3, 80) and data.labels.dtype == np.int8
-    assert [names_of(data, row) for row in range(3)] == [
-        ["dog"],
-        ["person"],
-        ["person", "toothbrush"],
-    ]
+    there = [names_of(data, row) for row in range(3)]
+    assert there == [["dog"], ["person"], ["person", "toothbrush"]]
     assert data.labels.max() == 1, "two dogs count once"
     assert data.labels[2, 79] == 1, "category 90 is column 79"
-    assert not data.difficult.any() and data.difficult.shape == (3, 80)
     assert capsys.readouterr().out == "", "pycocotools is silent"
-
-
-def test_images_without_a_label_are_left_out_and_named(tree):
-    assert COCO(tree, "val2014").unlabelled == ["COCO_val2014_000000000009"]
+    assert data.unlabelled == ["COCO_val2014_000000000009"]
     data = COCO(tree, "val2014", keep_unlabelled=True)
     assert len(data) == 4 and data.unlabelled == [] and data.labels[1].sum() == 0
 
@@ -76,37 +69,13 @@ def test_missing_images_are_an_error_or_a_warning(tree):
         data = COCO(tree, "val2014", allow_missing=True)
     assert data.missing == ["COCO_val2014_000000000007"]
     assert names_of(data, 1) == ["person", "toothbrush"] and data.mask(1)[0, 0] == 79
-    for file in (tree / "val2014").iterdir():
-        file.unlink()
-    with pytest.raises(FileNotFoundError, match="3 of 3"):
-        COCO(tree, "val2014", allow_missing=True)
-
-
-def test_missing_folder_and_annotations(tree):
     with pytest.raises(FileNotFoundError, match=r"instances_train2014\.json.*layout"):
         COCO(tree, "train2014")
     (tree / "val2014").rename(tree / "gone")
     with pytest.raises(FileNotFoundError, match=r"no folder .*val2014\. COCO's layout"):
         COCO(tree, "val2014")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"images": [{}]}'])
-def test_damaged_annotations(tree, content):
-    (tree / "annotations/instances_val2014.json").write_text(content)
+    (tree / "annotations/instances_val2014.json").write_text("{")
     with pytest.raises(ValueError, match=r"instances_val2014\.json: cannot be read"):
-        COCO(tree, "val2014")
-
-
-def test_annotations_of_another_kind(tree):
-    file = tree / "annotations/instances_val2014.json"
-    content = json.loads(file.read_text())
-    del content["categories"]  # as in the captions
-    file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="cannot be read as COCO instances"):
-        COCO(tree, "val2014")
-    content["categories"] = [{"id": 1, "name": "person"}]
-    file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="cannot be read as COCO instances"):
         COCO(tree, "val2014")
 
 
@@ -126,16 +95,6 @@ def change(tree, change):
     file.write_text(json.dumps(content))
 
 
-def test_two_categories_of_one_name_are_one_class(tree):
-    change(tree, lambda c: c["categories"].append({"id": 200, "name": "dog"}))
-    change(tree, lambda c: c["annotations"][0].update(category_id=200))
-    rows = COCO(tree, "val2014")
-    assert [names_of(rows, row) for row in (0, 2)] == [["dog"], ["person", "dog"]]
-    change(tree, lambda c: c["categories"].append({"id": 201, "name": "Dog"}))
-    with pytest.raises(ValueError, match=r"json holds the same name twice: '[Dd]og' and '[Dd]og'"):
-        COCO(tree, "val2014")
-
-
 @pytest.mark.parametrize("outline", [[], [[]], None, [[1, 1, 5, 5]]])
 def test_objects_without_an_outline_are_unknown_not_background(tree, outline):
     item = {"segmentation": outline, "bbox": [1, 2, 3, 4.5]}
@@ -145,6 +104,12 @@ def test_objects_without_an_outline_are_unknown_not_background(tree, outline):
     dog = COCO_CLASSES.index("dog")
     assert (mask[2:7, 1:4] == VOID).sum() == 15 and (mask == VOID).sum() == 15
     assert (mask[5:9, 5:9] == dog).all()
+    odd = [{"counts": "??"}, {"size": [10, 12]}, {"size": [12, 10], "counts": [0, 120]}]
+    odd += [{"size": [1_000_000, 1_000_000], "counts": "1"}, 3, [["a"] * 6]]
+    for unreadable in odd:
+        change(tree, lambda c, to=unreadable: c["annotations"][2].update(segmentation=to))
+        with pytest.raises(ValueError, match=r"val2014\.json: the outline of the annotation 3"):
+            COCO(tree, "val2014").mask(0)
 
 
 def test_a_box_that_begins_outside_and_a_size_in_words(tree):
@@ -157,50 +122,22 @@ def test_a_box_that_begins_outside_and_a_size_in_words(tree):
 
 
 @pytest.mark.parametrize(
-    "outline",
-    [
-        {"counts": "??"},
-        {"size": [10, 12]},
-        {"size": [12, 10], "counts": [0, 120]},
-        {"size": [1_000_000, 1_000_000], "counts": "1"},
-        3,
-        [["a"] * 6],
-    ],
-)
-def test_an_outline_that_cannot_be_read(tree, outline):
-    change(tree, lambda c: c["annotations"][2].update(segmentation=outline))
-    with pytest.raises(ValueError, match=r"val2014\.json: the outline of the annotation 3"):
-        COCO(tree, "val2014").mask(0)
-
-
-@pytest.mark.parametrize(
     "odd",
     [
+        lambda c: c.clear(),
+        lambda c: c.pop("categories"),  # as in the captions
+        lambda c: c.update(categories=[{"id": 1, "name": "person"}]),
+        lambda c: c.update(images=[]),
         lambda c: c["categories"].append({"id": 200}),
-        lambda c: c["images"].append({"id": 200}),
         lambda c: c["images"].append({"id": "2", "file_name": "2.jpg"}),
         lambda c: c["images"].append({**c["images"][0], "file_name": "2.jpg"}),
         lambda c: c["images"].append({**c["images"][0], "id": 200}),
-        lambda c: c["images"].append({"id": 2.5, "file_name": "2.jpg"}),
         lambda c: c["images"].append({"id": 200, "file_name": None}),
         lambda c: c["annotations"].append({"id": 200, "image_id": 42, "category_id": 12}),
         lambda c: c["annotations"].append(dict(c["annotations"][0])),
-        lambda c: c.update(images=[]),
     ],
 )
 def test_odd_instances_are_refused_with_the_file(tree, odd):
     change(tree, odd)
     with pytest.raises(ValueError, match=r"val2014\.json: cannot be read as COCO instances"):
         COCO(tree, "val2014")
-
-
-def test_pictures_whose_names_differ_in_the_suffix_alone(tree):
-    new = {"id": 200, "file_name": "COCO_val2014_000000000042.png"}
-    change(tree, lambda c: c["images"].append(new))
-    change(tree, lambda c: c["annotations"][0].update(image_id=200))
-    (tree / "val2014" / new["file_name"]).write_bytes(
-        (tree / "val2014/COCO_val2014_000000000042.jpg").read_bytes()
-    )
-    data = COCO(tree, "val2014")
-    assert len(set(data.ids)) == 4 and names_of(data, 3) == ["toothbrush"]
-    assert set(np.unique(data.mask(3))) == {BACKGROUND, 79} and data.mask(3).shape == (10, 12)

@@ -32,11 +32,13 @@ def literal(X, y, p, prototypes):
     return mu, Omega, W, b
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("n", [90, 5])  # 5 rows in 7 dimensions: the covariance is singular
-def test_the_papers_formulas(n):
+def test_the_papers_formulas(n, dtype):
     X, y, p = rows(n)
+    given, X = X.astype(dtype), X.astype(dtype).astype(np.float64)
     prototypes = np.random.default_rng(1).normal(size=(5, 7))  # classes 3 and 4 have no rows
-    gda = GaussianDiscriminantAnalysis(prototypes, weigh_covariance=False).fit(X, y, p)
+    gda = GaussianDiscriminantAnalysis(prototypes, weigh_covariance=False).fit(given, y, p)
     mu, Omega, W, b = literal(X, y, p, prototypes)
     np.testing.assert_allclose(gda.means_, mu, rtol=1e-12)
     np.testing.assert_allclose(gda.precision_, Omega, rtol=1e-9, atol=1e-12)
@@ -45,15 +47,6 @@ def test_the_papers_formulas(n):
     np.testing.assert_allclose(gda.decision_function(X), X @ W + b, rtol=1e-9, atol=1e-10)
     np.testing.assert_array_equal(gda.means_[3:], prototypes[3:])
     np.testing.assert_array_equal(gda.classes_, range(5))
-
-
-def test_float32_features_are_computed_in_float64():
-    X, y, p = rows()
-    X = X.astype(np.float32)
-    gda = GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X, y, p)
-    W = literal(X.astype(np.float64), y, p, np.zeros((3, 7)))[2]
-    assert gda.coef_.dtype == np.float64
-    np.testing.assert_allclose(gda.coef_.T, W, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("shrinkage", [None, 0.0, 0.3, 1.0])
@@ -69,24 +62,12 @@ def test_scikit_learns_lda(shrinkage, priors):
     np.testing.assert_allclose(gda.intercept_, lda.intercept_ + shift, rtol=1e-8)
     if priors is None:
         np.testing.assert_allclose(gda.predict_proba(X), lda.predict_proba(X), rtol=1e-7)
-
-
-def test_scikit_learns_lda_with_unequal_classes_and_their_priors():
-    X, y, _ = rows()
     X, y = X[(y > 0) | (np.arange(90) < 30)], y[(y > 0) | (np.arange(90) < 30)]
-    priors = np.bincount(y) / len(y)
-    gda = GaussianDiscriminantAnalysis(priors=priors, shrinkage=0.2).fit(X, y)
-    lda = LinearDiscriminantAnalysis("lsqr", shrinkage=0.2).fit(X, y)
-    np.testing.assert_allclose(gda.decision_function(X), lda.decision_function(X), rtol=1e-7)
-
-
-def test_the_papers_shrinkage_is_ldas_up_to_a_factor():
-    X, y, _ = rows()
-    n, D = X.shape
-    ours = GaussianDiscriminantAnalysis().fit(X, y).precision_
-    theirs = GaussianDiscriminantAnalysis(shrinkage=D / (n - 1 + D)).fit(X, y).precision_
-    factor = D / (n - 1 + D) * (n - 1) / n  # the last quotient: divisor n against n - 1
-    np.testing.assert_allclose(ours, factor * theirs, rtol=1e-9, atol=1e-14)
+    if shrinkage is not None and shrinkage < 1:  # unequal classes and their priors
+        gda = GaussianDiscriminantAnalysis(priors=np.bincount(y) / len(y), shrinkage=shrinkage)
+        lda = LinearDiscriminantAnalysis("lsqr", shrinkage=shrinkage).fit(X, y)
+        np.testing.assert_allclose(gda.fit(X, y).coef_, lda.coef_, rtol=1e-7)
+        np.testing.assert_allclose(gda.intercept_, lda.intercept_, rtol=1e-7)
 
 
 def test_weights_count_rows_unless_told_otherwise():
@@ -102,31 +83,11 @@ def test_weights_count_rows_unless_told_otherwise():
     assert np.abs(means_only.coef_ / repeated.coef_ - 1).max() > 0.01
 
 
-def test_the_scale_of_membership_weights_is_irrelevant():
-    X, y, p = rows()
-    a = GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X, y, p)
-    b = GaussianDiscriminantAnalysis(weigh_covariance=False).fit(X, y, p / 1000)
-    np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-9)
-
-
 def test_scikit_learns_rules():
     check_estimator(GaussianDiscriminantAnalysis(), on_skip=None)
-    check_estimator(
-        GaussianDiscriminantAnalysis(weigh_covariance=False),
-        on_skip=None,
-        expected_failed_checks={
-            "check_sample_weight_equivalence_on_dense_data": "the paper's weights are no counts"
-        },
-    )
-
-
-def test_two_classes():
-    X, y, _ = rows(n_classes=2)
-    gda = GaussianDiscriminantAnalysis().fit(X, np.array(["cat", "dog"])[y])
-    logits = X @ gda.coef_.T + gda.intercept_
-    np.testing.assert_allclose(gda.decision_function(X), logits[:, 1] - logits[:, 0])
-    np.testing.assert_allclose(gda.predict_proba(X).sum(axis=1), 1.0)
-    np.testing.assert_array_equal(gda.predict(X) == "dog", gda.decision_function(X) > 0)
+    no_counts = {"check_sample_weight_equivalence_on_dense_data": "the paper's weights are none"}
+    papers = GaussianDiscriminantAnalysis(weigh_covariance=False)
+    check_estimator(papers, on_skip=None, expected_failed_checks=no_counts)
 
 
 def test_without_scatter_the_nearest_mean_decides():
@@ -139,11 +100,10 @@ def test_without_scatter_the_nearest_mean_decides():
         GaussianDiscriminantAnalysis(X[:2], weigh_covariance=False).fit(X[:1], [0])
 
 
-@pytest.mark.parametrize("shift", [0.0, 1e9])
 @pytest.mark.parametrize("weigh_covariance", [False, True])
-def test_a_shared_offset_does_no_harm(shift, weigh_covariance):
+def test_a_shared_offset_does_no_harm(weigh_covariance):
     """Discriminant analysis has no origin; rows at 1e9 (a Unix time) keep seven digits."""
-    rng = np.random.default_rng(0)
+    rng, shift = np.random.default_rng(0), 1e9
     X = np.vstack([rng.normal(5 * c, 1, (200, 2)) for c in range(3)])
     y, p = np.repeat([0, 1, 2], 200), rng.uniform(0.5, 1, 600)
     prototypes = np.array([[0.0, 0], [5, 5], [10, 10], [20, 20]])  # class 3 has no rows
@@ -155,32 +115,27 @@ def test_a_shared_offset_does_no_harm(shift, weigh_covariance):
     np.testing.assert_allclose(there.predict_proba(X + shift), at_0.predict_proba(X), atol=1e-5)
     new = np.array([[1.0, 0], [5, 4], [11, 9], [19, 22]]) + shift
     np.testing.assert_array_equal(there.predict(new), [0, 1, 2, 3])
-    constant = GaussianDiscriminantAnalysis(shrinkage=0.001).fit(np.c_[X, np.full(600, shift)], y)
-    assert (constant.predict(np.c_[X, np.full(600, shift)]) == y).mean() > 0.99
-    two = GaussianDiscriminantAnalysis().fit(X[:400] + shift, y[:400])
+    wide = np.c_[X, np.full(600, shift)]  # a column without scatter
+    constant = GaussianDiscriminantAnalysis(shrinkage=0.001).fit(wide, y)
+    assert (constant.predict(wide) == y).mean() > 0.99
+    two = GaussianDiscriminantAnalysis().fit(X[:400] + shift, np.array(["cat", "dog"])[y[:400]])
     np.testing.assert_array_equal(two.decision_function(X[:400] + shift) > 0, y[:400] == 1)
+    np.testing.assert_array_equal(two.predict(X[:400] + shift) == "dog", y[:400] == 1)
 
 
 X, Y, P = rows(12)
-NAN = np.where(np.arange(7) == 2, np.nan, X)
 
 
 @pytest.mark.parametrize(
     ("options", "X", "y", "weights", "message"),
     [
-        ({}, NAN, Y, None, "contains NaN"),
-        ({}, X, Y, P[:3], "12 finite numbers"),
         ({}, X, Y, -P, "0 or more"),
         ({}, X, Y, 0 * P, "not all zero"),
         ({}, X, Y, P * np.nan, "12 finite numbers"),
         ({}, X, Y, P / P.sum() / 2, "counts rows, and sums to 0.5"),
         ({"prototypes": np.zeros((3, 6))}, X, Y, None, r"\[C, 7\]: got \(3, 6\)"),
-        ({"prototypes": np.full((3, 7), np.nan)}, X, Y, None, "must be finite"),
         ({"prototypes": np.zeros((2, 7))}, X, Y, None, r"labels are 0 to 1: got \[2\]"),
-        ({"priors": [0.5, 0.5]}, X, Y, None, "3 positive numbers that sum to 1"),
-        ({"priors": [0.5, 0.5, 0.5]}, X, Y, None, "3 positive numbers that sum to 1"),
         ({"priors": [0.5, 0.5, 0.0]}, X, Y, None, "3 positive numbers that sum to 1"),
-        ({"shrinkage": "auto"}, X, Y, None, "shrinkage must be"),
         ({"shrinkage": 1.5}, X, Y, None, "shrinkage must be"),
         ({"shrinkage": None}, X[:6], Y[:6], None, "Too few rows to invert"),
         ({"shrinkage": 0.0}, np.c_[X, np.ones(12)], Y, None, "Too few rows to invert"),

@@ -14,8 +14,8 @@ GOLDEN = np.load(Path(__file__).parent / "golden" / "classifier.npz")
 TEXT = torch.from_numpy(GOLDEN["text"])
 
 
-def golden_bank(images_of=20):
-    patches = torch.from_numpy(GOLDEN["X"]).reshape(-1, images_of, 64)
+def golden_bank():
+    patches = torch.from_numpy(GOLDEN["X"]).reshape(-1, 20, 64)
     bank = Recipe(k=int(GOLDEN["K"])).bank(n_classes=8)
     for i, image in enumerate(patches):
         bank.update(image[None], TEXT, [i])
@@ -30,50 +30,29 @@ def agree(ours, golden):
 
 
 @pytest.mark.parametrize(
-    ("purify", "temperature", "stage"),
-    [(None, 100.0, "1"), ("released", 0.01, "2_T0.01"), ("released", 100.0, "2_T100")],
+    ("purify", "temperature", "stage", "kept"),
+    [
+        (None, 100.0, "1", None),
+        ("released", 0.01, "2_T0.01", [7, 7, 7, 7, 6, 6, 0, 5]),
+        ("released", 100.0, "2_T100", [40] * 6 + [0, 40]),
+        ("released", 1.0, "1", [0] * 8),  # Stage II keeps nothing, and Stage I's stays
+    ],
 )
-def test_classifier_of_the_release(purify, temperature, stage):
-    with pytest.warns(UserWarning, match="no patch for class 6: the text feature stands in"):
-        W, b, report = Recipe(40, purify, temperature).learn(golden_bank(), TEXT)
+def test_classifier_of_the_release(purify, temperature, stage, kept):
+    names = ["a", "b", "c", "d", "e", "f", "dog", "h"]
+    with pytest.warns(UserWarning, match="no patch for dog: the text feature stands in") as caught:
+        W, b, report = Recipe(40, purify, temperature).learn(golden_bank(), TEXT, names)
+    told = (
+        "Stage II kept no patch for" if sum(kept or []) else "(released, T=1) kept no patch of any"
+    )
+    assert kept is None or told in str(caught[-1].message)
     agree(W, GOLDEN[f"W{stage}"])
     agree(b, GOLDEN[f"b{stage}"])
-    assert report["selected"] == [40, 40, 40, 40, 40, 40, 0, 40]
-    assert report["text_fallback"] == [6]
+    assert report["selected"] == [40] * 6 + [0, 40] and report["text_fallback"] == [6]
+    assert report.get("kept") == kept
+    assert kept is None or report["predicted"] == [40] * 6 + [0, 40]
+    assert report.get("kept_nothing", False) == (temperature == 1)
     json.dumps(report)
-
-
-def test_how_the_pixels_fall_into_images_is_irrelevant():
-    with pytest.warns(UserWarning):
-        W, b, _ = Recipe().learn(golden_bank(images_of=42), TEXT)
-    agree(W, GOLDEN["W1"])
-    agree(b, GOLDEN["b1"])
-
-
-@pytest.mark.parametrize(
-    ("temperature", "kept"), [(0.01, [7, 7, 7, 7, 6, 6, 0, 5]), (100.0, [40] * 6 + [0, 40])]
-)
-def test_the_report_counts_what_stage_two_keeps(temperature, kept):
-    names = ["a", "b", "c", "d", "e", "f", "dog", "h"]
-    with pytest.warns(UserWarning, match="no patch for dog") as caught:
-        report = Recipe(40, "released", temperature).learn(golden_bank(), TEXT, names).report
-    assert [str(w.message).split(" no ")[0] for w in caught] == [
-        "Stage I selected",
-        "Stage II kept",
-    ]
-    assert report["predicted"] == [40] * 6 + [0, 40] and report["kept"] == kept
-    assert report["text_fallback"] == [6]
-    assert not report["kept_nothing"]
-
-
-def test_at_temperature_one_stage_two_keeps_nothing_and_stage_one_stays():
-    with pytest.warns(UserWarning) as caught:
-        W, b, report = Recipe(40, "released", 1.0).learn(golden_bank(), TEXT)
-    assert "Stage II (released, T=1) kept no patch of any class" in str(caught[-1].message)
-    agree(W, GOLDEN["W1"])
-    agree(b, GOLDEN["b1"])
-    assert report["kept_nothing"]
-    assert report["kept"] == [0] * 8
 
 
 def released_rule(logits, T):

@@ -4,13 +4,10 @@ import base64
 import io
 
 import matplotlib as mpl
-import nbformat
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-from matplotlib.colors import to_hex
-from nbclient import NotebookClient
 from PIL import Image
 
 from piaa_utils import plots
@@ -37,13 +34,6 @@ def outlines(ax):
     return [c for c in ax.collections if isinstance(c, mpl.contour.ContourSet)]
 
 
-# The look
-
-
-def test_palette_is_the_colour_blind_safe_one():
-    assert plots.PALETTE[:3] == ("#0173b2", "#de8f05", "#029e73")  # seaborn's "colorblind"
-
-
 @pytest.mark.parametrize("grey", [0, 128, 255])
 def test_heat_is_told_by_lightness_alone_whatever_the_picture(grey):
     scores = np.linspace(0, 1, 49).reshape(7, 7)
@@ -54,105 +44,35 @@ def test_heat_is_told_by_lightness_alone_whatever_the_picture(grey):
     assert (np.diff(lightness) > -0.5).all() and lightness[-1] - lightness[0] > 45
 
 
-def test_style_sets_large_type_and_the_palette():
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        plots.style()
-        assert mpl.rcParams["font.size"] >= 12 and mpl.rcParams["axes.titlesize"] >= 16
-        figure = pyplot.figure()
-        (line,) = figure.subplots().plot([0, 1])
-        pyplot.close(figure)
-    assert to_hex(line.get_color()) == plots.PALETTE[0]
-
-
-def test_subplots_have_the_look_without_style_and_leave_the_defaults_alone():
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        before = dict(mpl.rcParams)
-        _, axes = plots.subplots(2, 3, "six plots", size=(7, 5), sharex=True)
-        assert dict(mpl.rcParams) == before
-    assert axes.shape == (2, 3)
-    assert axes[0, 0].figure.get_size_inches().tolist() == [7, 5]
-    assert not axes[0, 0].spines["top"].get_visible()
-
-
-# Alt text
-
-
-def test_alt_text_becomes_display_metadata():
-    figure, _ = plots.subplots(alt_text="A rising line.")
-    assert plots.display_metadata(figure) == {"image/png": {"alt": "A rising line."}}
-
-
-def test_figure_without_alt_text_is_refused():
-    with pytest.raises(ValueError, match=r"figure\.alt_text"):
-        plots.display_metadata(plots.subplots()[0])
-    with pytest.raises(ValueError, match=r"figure\.alt_text"):
-        plots.display_metadata(mpl.figure.Figure())
-
-
-def test_png_holds_the_picture_and_the_alt_text():
-    figure, _ = plots.subplots(alt_text="A rising line.", size=(4, 3))
-    image = Image.open(io.BytesIO(plots.png_bytes(figure)))
+def test_a_notebook_shows_a_figure_once_with_its_alt_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **more: shown.append((*a, more)))
+    figure, ax = plots.subplots(alt_text="A rising line.", size=(4, 3))
+    ax.plot([0, 1])
+    figure._ipython_display_()
+    ((bundle, more),) = shown
+    assert more == {"metadata": {"image/png": {"alt": "A rising line."}}, "raw": True}
+    assert bundle["text/plain"] == "A rising line."
+    image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
     assert image.format == "PNG" and image.size == (400, 300)
     assert image.text["Description"] == "A rising line."
-    assert plots.png_bytes(figure) == plots.png_bytes(figure)
-
-
-def test_notebook_shows_a_figure_once_with_its_alt_text():
-    source = (
-        "from piaa_utils.plots import style, subplots\n"
-        "style()\n"
-        "figure, ax = subplots(alt_text='A rising line.', size=(4, 3))\n"
-        "_ = ax.plot([0, 1])\n"
-        "figure"
-    )
-    cells = [nbformat.v4.new_code_cell(text) for text in (source, "display(figure)")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    for cell in notebook.cells:
-        (output,) = cell.outputs
-        assert output["metadata"]["image/png"]["alt"] == "A rising line."
-        assert output["data"]["text/plain"] == "A rising line."
-        picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
-        assert picture.size == (400, 300)
-
-
-# Heat maps
-
-
-def test_the_square_is_the_middle():
-    columns = np.tile(np.arange(96, dtype=np.uint8), (64, 1))
-    for values in (columns, columns.T):
-        square = np.asarray(plots.square(Image.fromarray(values)))[..., 0]
-        assert square.shape == (64, 64) and (square.min(), square.max()) == (16, 79)
+    assert plots.png_bytes(figure) == plots.png_bytes(figure), "the same bytes each time"
+    assert pyplot.get_fignums() == [], "or Jupyter would show it again"
 
 
 def test_heat_map_colours_each_patch_in_its_place():
     figure, ax = plots.subplots(size=(4, 4))
-    white = Image.new("RGB", (64, 64), "white")
-    layer = plots.heat_map(ax, white, torch.tensor(hot_spot(1, 3)), title="dog")
-    assert ax.get_title() == "dog"
-    assert layer.get_clim() == (0, 1)
+    picture = Image.new("RGB", (64, 64), "white")
+    picture.paste("black", (0, 0, 16, 64))
+    plots.heat_map(ax, picture, torch.tensor(hot_spot(1, 3)))
     ax.set_position([0, 0, 1, 1])
     figure.set_layout_engine("none")
-    ax.set_title("")
     pixels = np.asarray(Image.open(io.BytesIO(plots.png_bytes(figure))).convert("RGB")).astype(int)
-    for row in range(4):
-        for column in range(4):
-            got = pixels[50 + 100 * row, 50 + 100 * column]
-            hot = (row, column) == (1, 3)
-            assert (got[0] > 200) == hot, (row, column)
-            assert hot or np.ptp(got) <= 2, "grey where there is no score"
-
-
-def test_heat_map_shows_the_image_in_its_lightness():
-    figure, ax = plots.subplots(size=(4, 4))
-    half = Image.new("RGB", (64, 64), "white")
-    half.paste("black", (0, 0, 32, 64))
-    plots.heat_map(ax, half, np.zeros((4, 4)))
-    pixels = np.asarray(Image.open(io.BytesIO(plots.png_bytes(figure))).convert("L")).astype(int)
-    assert pixels[200, 100] < pixels[200, 300] - 50
+    patches = pixels[50::100, 50::100]
+    hot = hot_spot(1, 3) == 1
+    assert ((patches[..., 0] > 200) == hot).all()
+    assert (np.ptp(patches, axis=-1)[~hot] <= 2).all(), "grey where there is no score"
+    assert patches[0, 0, 0] < patches[0, 1, 0] - 50, "the picture is seen in its lightness"
 
 
 def test_mask_outline_lies_where_the_object_is():
@@ -165,31 +85,9 @@ def test_mask_outline_lies_where_the_object_is():
     assert corners.min(0) == pytest.approx((0.5, 0.25), abs=0.01)
     assert corners.max(0) == pytest.approx((0.75, 0.5), abs=0.01)
     assert ax.get_xlim() == (0, 1) and ax.get_ylim() == (1, 0)
-
-
-def test_outline_is_closed_at_the_border_and_absent_without_an_object():
-    _, (left, right) = plots.subplots(1, 2)
-    full = np.ones((64, 96), dtype=bool)
-    plots.heat_map(left, wide_image(), hot_spot(0, 0), mask=full)
-    (contour,) = outlines(left)
-    vertices = contour.get_paths()[0].vertices
-    assert np.allclose(vertices[0], vertices[-1])
-    plots.heat_map(right, wide_image(), hot_spot(0, 0), mask=~full)
-    assert outlines(right) == []
-
-
-@pytest.mark.parametrize("shape", [(16,), (4, 3), (2, 4, 4)])
-def test_scores_that_are_no_square_grid_are_refused(shape):
-    with pytest.raises(ValueError, match="square grid"):
-        plots.heat_map(plots.subplots()[1], wide_image(), np.zeros(shape))
-
-
-def test_mask_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"\(96, 64\).*\(64, 96\)"):
-        plots.heat_map(plots.subplots()[1], wide_image(), hot_spot(0, 0), mask=np.ones((96, 64)))
-
-
-# Rows of maps, scenes
+    plots.heat_map(ax, wide_image(), hot_spot(0, 0), mask=np.ones((64, 96), dtype=bool))
+    vertices = outlines(ax)[1].get_paths()[0].vertices
+    assert np.allclose(vertices[0], vertices[-1]), "it is closed at the border"
 
 
 def test_maps_in_a_row_have_one_scale():
@@ -209,8 +107,6 @@ def test_maps_in_a_row_have_one_scale():
         "at the centre."
     )
     assert plots.display_metadata(figure) and plots.png_bytes(figure)
-    same = plots.row_of_maps(wide_image(), maps, titles, mask)
-    assert [len(outlines(ax)) for ax in same.axes[:4]] == [0, 1, 1, 1], "one mask for all"
 
 
 @pytest.mark.parametrize(("n", "shape"), [(1, (1, 2)), (3, (1, 4)), (4, (2, 3)), (8, (3, 3))])
@@ -221,13 +117,6 @@ def test_many_maps_take_more_lines(n, shape):
     assert panels[0].get_gridspec().get_geometry() == shape
     assert [ax.get_title() for ax in panels[1 : n + 1]] == titles
     assert all(not ax.axison for ax in panels[n + 1 :])
-
-
-def test_numbers_of_maps_titles_and_masks_that_differ_are_refused():
-    maps = np.stack([hot_spot(0, 0)] * 2)
-    for wrong in ((maps[:1], ["a", "b"]), (maps, ["a", "b"], [None]), (maps, [])):
-        with pytest.raises(ValueError, match="titles, . maps and . masks"):
-            plots.row_of_maps(wide_image(), *wrong)
 
 
 def test_scenes_show_the_tags_of_both_and_a_map():
@@ -246,42 +135,45 @@ def test_scenes_show_the_tags_of_both_and_a_map():
     assert plots.png_bytes(figure)
 
 
-# Ablations
-
-
 def test_ablation_draws_values_intervals_and_the_reference():
     figure = plots.ablation_figure(ROWS, title="What each step adds")
     assert [ax.get_title() for ax in figure.axes] == ["test", "test_unseen"]
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [
-        "[CLS]",
-        "text",
-        "PIAA",
-    ]
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert names == ["[CLS]", "text", "PIAA"]
     for ax, shift in zip(figure.axes, (0, -20), strict=True):
         assert ax.get_xlabel() == "mAP (%)"
         drawn = [tuple(map(tuple, line.get_xydata())) for line in ax.lines]
         assert list(ax.lines[0].get_xdata()) == [70 + shift] * 2  # the first row, dashed
         assert ((74.25 + shift, 2), (79.25 + shift, 2)) in drawn  # PIAA's interval
         assert ((76.25 + shift, 2),) in drawn  # and its value
-        assert [text.get_text() for text in ax.texts] == [
-            f"{value + shift:.1f}" for value in (70, 60, 76.25)
-        ]
+        values = [f"{value + shift:.1f}" for value in (70, 60, 76.25)]
+        assert [text.get_text() for text in ax.texts] == values
         assert ax.get_ylim()[0] > ax.get_ylim()[1]  # first row at the top
-    assert "What each step adds: mAP (%) with intervals. test: [CLS] 70.0 (68.0 to 73.0), text" in (
-        figure.alt_text
-    )
-    assert "test_unseen: [CLS] 50.0" in figure.alt_text
-    assert plots.png_bytes(figure)
+    right = plots.ablation_figure([*ROWS[:3], ROWS[4]]).axes[1]  # a set may lack a row
+    assert len(right.texts) == 1 and right.lines[-1].get_ydata()[0] == 1
+    for told in ("mAP (%) with intervals. test: [CLS] 70.0 (68.0 to 73.0)", "unseen: [CLS] 50.0"):
+        assert told in figure.alt_text
 
 
-def test_ablation_set_may_lack_a_row():
-    figure = plots.ablation_figure([*ROWS[:3], ROWS[4]])
-    left, right = figure.axes
-    assert len(left.texts) == 3 and len(right.texts) == 1
-    assert right.lines[-1].get_ydata()[0] == 1  # still in its own row
-    assert all(line.get_linestyle() != "--" for line in right.lines)
+def on_new_axes(scores, mask=None):
+    plots.heat_map(plots.subplots()[1], wide_image(), scores, mask=mask)
 
 
-def test_ablation_without_rows_is_refused():
-    with pytest.raises(ValueError, match="no rows"):
-        plots.ablation_figure([])
+TWO = np.stack([hot_spot(0, 0)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.display_metadata(plots.subplots()[0]), r"figure\.alt_text"),
+        (lambda: on_new_axes(np.zeros((4, 3))), "square grid"),
+        (lambda: on_new_axes(np.zeros((2, 4, 4))), "square grid"),
+        (lambda: on_new_axes(TWO[0], np.ones((96, 64))), r"\(96, 64\).*\(64, 96\)"),
+        (lambda: plots.row_of_maps(wide_image(), TWO[:1], ["a", "b"]), "titles, . maps and"),
+        (lambda: plots.row_of_maps(wide_image(), TWO, ["a", "b"], [None]), "titles, . maps and"),
+        (lambda: plots.ablation_figure([]), "no rows"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from piaa_utils.selection import PatchBank, entropy, patch_probabilities
+from piaa_utils.selection import PatchBank
 
 COLUMNS = ("labels", "entropy", "image_id", "patch_index", "features", "probs")
 
@@ -82,18 +82,18 @@ def test_any_batches_in_any_order_give_the_plain_sort(world, data):
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(worlds(), st.data())
-def test_any_merge_order_gives_the_plain_sort(world, data):
+def test_any_merge_order_gives_the_plain_sort_and_leaves_both_banks(world, data):
     patches, ids, k, scale = world
-    banks = []
+    banks = [PatchBank(3, k, scale)]  # one that has seen nothing
     for image, image_id in zip(patches, ids, strict=True):
-        bank = PatchBank(3, k, scale)
-        bank.update(image[None], TEXT, [image_id])
-        banks.append(bank)
-    banks.append(PatchBank(3, k, scale))  # one that has seen nothing
+        banks.append(PatchBank(3, k, scale))
+        banks[-1].update(image[None], TEXT, [image_id])
     while len(banks) > 1:  # any tree of merges, operands in any order
-        a = banks.pop(data.draw(st.integers(0, len(banks) - 1)))
-        b = banks.pop(data.draw(st.integers(0, len(banks) - 1)))
+        a, b = (banks.pop(data.draw(st.integers(0, len(banks) - 1))) for _ in range(2))
+        before = [(bank, {n: x.clone() for n, x in bank.state().items()}) for bank in (a, b)]
         banks.append(a.merge(b))
+        for bank, state in before:
+            assert all(torch.equal(bank.state()[name], state[name]) for name in COLUMNS)
     assert_is(banks[0], plain_sort(patches, TEXT, ids, k, scale))
 
 
@@ -122,16 +122,6 @@ def test_random_patches_give_the_plain_sort_and_the_same_bits_in_any_batches():
     assert_same(bank, bank_of(patches, text, range(23, -1, -1), k=20, batch=3))
 
 
-def test_merging_leaves_the_two_banks_as_they_were():
-    patches, text = random_world(n_images=8)
-    left = bank_of(patches, text, range(4), k=9, batch=4)
-    right = bank_of(patches, text, range(4, 8), k=9, batch=4)
-    before = {name: getattr(left, name).clone() for name in COLUMNS}
-    assert_same(left.merge(right), bank_of(patches, text, range(8), k=9, batch=8))
-    for name, column in before.items():
-        assert torch.equal(getattr(left, name), column), name
-
-
 def test_memory_is_bound_by_classes_times_k():
     patches, text = random_world(n_images=40)
     bank = PatchBank(6, k=7)
@@ -142,53 +132,9 @@ def test_memory_is_bound_by_classes_times_k():
         storage = [column.untyped_storage().nbytes() for column in bank._kept]
         assert sum(storage) <= 6 * 7 * (4 * 48 + 4 * 6 + 3 * 8 + 4), "rows hold on to a batch"
         assert len(bank._ids) <= 2 * 6 * 7
-    assert len(bank) == 6 * 7
-
-
-def test_rows_wait_until_c_k_are_there_and_a_full_class_refuses_what_cannot_enter():
-    patches, text = random_world(n_images=40)
-    bank = PatchBank(6, k=7)
-    bank.update(patches[:1], text, [0])  # 25 rows of 42
-    assert len(bank._waiting) == 1 and len(bank._kept.labels) == 0
-    bank.update(patches[1:20], text, range(1, 20))
-    assert not bank._waiting and len(bank._kept.labels) == 42
-    bank.update(patches[20:], text, range(20, 40))
-    entered = sum(len(rows.labels) for rows in bank._waiting)
-    assert entered < 300, "of 500 patches"
+    worst = [bank.entropy[bank.labels == c].max().item() for c in range(6)]
+    assert bank._limits.tolist() == worst, "what cannot enter a full class is refused"
     assert_is(bank, plain_sort(patches, text, range(40), k=7))
-    worse = bank._limits.tolist()
-    assert worse == [bank.entropy[bank.labels == c].max().item() for c in range(6)]
-
-
-def test_k_larger_than_the_patches_there_are_keeps_all():
-    patches, text = random_world(n_images=3)
-    bank = bank_of(patches, text, range(3), k=10**9, batch=2)
-    assert_is(bank, plain_sort(patches, text, range(3), k=10**9))
-    assert len(bank) == 3 * 25
-
-
-def test_a_class_that_no_patch_is_nearest_to_stays_empty():
-    bank = PatchBank(3, k=2)
-    bank.update(PALETTE[None, :2], TEXT, [0])
-    assert bank.counts.tolist() == [1, 1, 0]
-
-
-def test_one_class():
-    bank = PatchBank(1, k=2)
-    bank.update(PALETTE[None], TEXT[:1], [5])
-    assert bank.patch_index.tolist() == [0, 1]
-    assert bank.probs.tolist() == [[1.0], [1.0]]
-
-
-def test_features_keep_their_dtype_and_an_empty_batch_changes_nothing():
-    patches, text = random_world(n_images=2)
-    bank = PatchBank(6, k=4)
-    bank.update(patches[:0], text, [])
-    assert len(bank) == 0
-    bank.update(patches.half(), text.half(), [0, 1])
-    assert bank.features.dtype == torch.float16
-    bank.update(patches[:0], text, [])
-    assert bank.counts.sum() == len(bank)
 
 
 def test_a_bank_begun_in_inference_mode_can_go_on_outside():
@@ -196,19 +142,9 @@ def test_a_bank_begun_in_inference_mode_can_go_on_outside():
     bank = PatchBank(6, k=3)
     with torch.inference_mode():
         bank.update(patches[:2] * 1, text * 1, [0, 1])
+    bank.update(patches[:0], text, [])  # nothing
     bank.update(patches[2:], text, [2, 3])
     assert_same(bank, bank_of(patches, text, range(4), k=3, batch=4))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu():  # pragma: no cover
-    patches, text = random_world()
-    ours = bank_of(patches, text, range(24), k=20, batch=5)
-    theirs = bank_of(patches.cuda(), text.cuda(), range(24), k=20, batch=7)
-    assert theirs.features.is_cuda
-    for name in ("labels", "image_id", "patch_index", "features"):
-        assert torch.equal(getattr(theirs, name).cpu(), getattr(ours, name)), name
-    torch.testing.assert_close(theirs.entropy.cpu(), ours.entropy)
 
 
 def test_a_class_with_room_still_takes_a_worse_patch():
@@ -224,29 +160,23 @@ def test_a_class_with_room_still_takes_a_worse_patch():
     assert bank.image_id[4:].tolist() == [1, 2] and bank.entropy[4] < bank.entropy[5]
 
 
-def test_an_image_id_cannot_be_used_twice():
-    bank, other = PatchBank(3), PatchBank(3)
-    bank.update(PALETTE[None].repeat(2, 1, 1), TEXT, [3, 4])
-    other.update(PALETTE[None].repeat(2, 1, 1), TEXT, [4, 5])
-    with pytest.raises(ValueError, match="Image id 4 is in the bank already"):
-        bank.update(PALETTE[None].repeat(2, 1, 1), TEXT, [4, 5])
-    with pytest.raises(ValueError, match="Image id 4 is in the bank already"):
-        bank.merge(other)
-    with pytest.raises(ValueError, match="Image id 7 is in the bank already"):
-        bank.update(PALETTE[None].repeat(2, 1, 1), TEXT, [7, 7])
-    assert len(bank) == 10, "what is refused leaves the bank as it was"
-
-
-def test_banks_of_different_kinds_do_not_merge():
-    for other in (PatchBank(3, k=3), PatchBank(4, k=2), PatchBank(3, k=2, scale=1.0)):
-        with pytest.raises(ValueError, match="same"):
-            PatchBank(3, k=2).merge(other)
-
-
-@pytest.mark.parametrize(("n_classes", "k"), [(0, 1), (1, 0)])
-def test_a_bank_needs_a_class_and_a_patch(n_classes, k):
-    with pytest.raises(ValueError, match=f"got n_classes={n_classes}, k={k}"):
-        PatchBank(n_classes, k)
+def test_what_is_refused_leaves_the_bank_as_it_was():
+    two, bank, other = PALETTE[None].repeat(2, 1, 1), PatchBank(3), PatchBank(3)
+    bank.update(two, TEXT, [3, 4])
+    other.update(two, TEXT, [4, 5])
+    for call, message in (
+        (lambda: bank.update(two, TEXT, [4, 5]), "id 4 is in the bank already"),
+        (lambda: bank.merge(other), "id 4 is in the bank already"),
+        (lambda: bank.update(two, TEXT, [7, 7]), "id 7 is in the bank already"),
+        (lambda: bank.merge(PatchBank(3, k=3)), "same"),
+        (lambda: bank.merge(PatchBank(4)), "same"),
+        (lambda: bank.merge(PatchBank(3, scale=1.0)), "same"),
+        (lambda: PatchBank(0, 1), "got n_classes=0, k=1"),
+        (lambda: PatchBank(1, 0), "got n_classes=1, k=0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert len(bank) == 10
 
 
 @pytest.mark.parametrize("half", [0, 10, 24])  # 0: a bank that has seen nothing
@@ -258,17 +188,6 @@ def test_a_bank_goes_on_from_its_saved_rows(half):
     for some in torch.arange(half, 24).split(7):
         bank.update(patches[some], text, some)
     assert_same(bank, bank_of(patches, text, range(24), k=20, batch=24))
-
-
-def test_probabilities_by_hand():
-    p = patch_probabilities(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
-    ratio = math.exp(60 * (0.6 - 1.0))
-    torch.testing.assert_close(p, torch.tensor([[[1 / (1 + ratio), ratio / (1 + ratio)]]]))
-
-
-def test_entropy_is_in_nats():
-    p = torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]])
-    torch.testing.assert_close(entropy(p), torch.tensor([0.0, math.log(4), math.log(2)]))
 
 
 def test_one_encoder_can_select_and_another_s_features_be_kept():

@@ -69,6 +69,11 @@ def served(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def colab(tmp_path, served):
+    return Colab(tmp_path, served)
+
+
 class Colab:
     def __init__(self, folder, served):
         venv.create(folder / "python", with_pip=False)  # pip is in the view
@@ -97,11 +102,6 @@ class Colab:
         return done.stdout.splitlines()[-2:] == told
 
 
-@pytest.fixture
-def colab(tmp_path, served):
-    return Colab(tmp_path, served)
-
-
 def test_on_colab_it_fetches_the_series_installs_what_is_missing_and_replaces_nothing(colab):
     done = colab.run(f"{SETUP}\n{SETUP}\nimport open_clip\n{THEN}")  # run twice in one kernel
     assert colab.is_right(done)
@@ -111,28 +111,14 @@ def test_on_colab_it_fetches_the_series_installs_what_is_missing_and_replaces_no
     assert colab.is_right(again) and "Installing" not in again.stdout
 
 
-def test_with_pip_refused_one_sentence_says_so_and_the_next_run_heals(colab):
-    done = colab.run(**NO_NETWORK)
+def test_with_the_network_refused_one_sentence_says_so_and_the_next_run_heals(colab):
+    done = colab.run(**NO_NETWORK, PIAA_REPOSITORY=f"{REFUSED}/owner/repository")
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert f"Not fetched: {REFUSED}/owner/repository. Connect" in done.stderr
+    assert not list(colab.content.iterdir()), "half a folder would break the next run"
+    done = colab.run(**NO_NETWORK)  # of pip alone
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert re.search(r"open_clip_torch\S* are missing and could not be installed: ", done.stderr)
     assert done.stderr.endswith("mend what is said above, then run the cell again.\n")
     assert not colab.installed()
     assert colab.run().returncode == 0 and colab.installed() == set(LACKING)
-
-
-def test_with_the_repository_refused_nothing_is_left_behind(colab):
-    done = colab.run(**NO_NETWORK, PIAA_REPOSITORY=f"{REFUSED}/owner/repository")
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert f"Not fetched: {REFUSED}/owner/repository. Connect" in done.stderr
-    assert not list(colab.content.iterdir()), "half a folder would break the next run"
-
-
-def test_another_folder_of_the_same_name_is_not_taken(colab):
-    (colab.content / "piaa_utils").mkdir()
-    (colab.content / "pyproject.toml").write_text('[project]\nname = "another"\n')
-    assert colab.is_right(colab.run(SETUP + THEN))
-    shutil.rmtree(colab.content / "piaa")
-    (colab.content / "piaa" / "mine").mkdir(parents=True)
-    done = colab.run()
-    assert done.returncode != 0 and "Not fetched: " in done.stderr
-    assert list((colab.content / "piaa").iterdir()) == [colab.content / "piaa" / "mine"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from piaa_utils.vocabulary import Vocabulary, check_class_names
+from piaa_utils.vocabulary import Vocabulary
 
 
 def test_names_and_prompts():
@@ -19,14 +19,9 @@ def test_names_and_prompts():
 
 def test_it_comes_back_from_json():
     words = Vocabulary(["cat", "sofa"], {"sofa": ["couch"]}, ["sky"], ["a {}"])
-    assert Vocabulary(**json.loads(json.dumps(words.to_dict()))) == words
+    assert Vocabulary(**json.loads(json.dumps(words.to_dict()))) == words == Vocabulary.of(words)
     for other in (["cat", "sofa"], ["sofa", "cat", "couch", "sky"]):
         assert Vocabulary(other) != words
-
-
-def test_of():
-    words = Vocabulary(["cat", "dog"])
-    assert Vocabulary.of(words) is words and Vocabulary.of(["cat", "dog"]) == words
 
 
 @pytest.mark.parametrize(
@@ -34,10 +29,8 @@ def test_of():
     [
         (dict(class_names=[]), "class_names is empty"),
         (dict(class_names="cat"), "class_names must be a list of names, not 'cat'"),
-        (dict(class_names=3), "class_names must be a list of names, not 3"),
         (dict(class_names=["cat", " "]), "class_names holds ' '"),
         (dict(class_names=["cat", 3]), "class_names holds 3"),
-        (dict(class_names=["cat", "cat"]), "class_names holds the same name twice"),
         (dict(class_names=["Cat", "dog", "cat"]), "twice: 'Cat' and 'cat'"),
         (dict(class_names=["hot dog", "hot  dog "]), "twice: 'hot dog' and 'hot  dog '"),
         (dict(background="grass"), "background must be a list of names"),
@@ -53,14 +46,8 @@ def test_of():
         (dict(templates=[3]), "templates must be a list"),
         (dict(templates="a {}"), "templates must be a list"),
         (dict(templates=["a {}", "a cat"]), "with {} where the name goes"),
-        (dict(templates=[]), "templates must be a list"),
     ],
 )
 def test_what_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         Vocabulary(**{"class_names": ["cat", "dog"], **given})
-
-
-def test_check_class_names_says_what_it_checks():
-    with pytest.raises(ValueError, match="names.txt holds the same name twice"):
-        check_class_names(["a", "A"], "names.txt")

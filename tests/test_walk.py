@@ -17,6 +17,11 @@ from piaa_utils.walk import encoded, walk
 
 
 @pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def pictures(noise, tmp_path):
     """Seven files that a test may damage."""
     return [Path(shutil.copy(path, tmp_path)) for path in noise[:7]]
@@ -34,15 +39,6 @@ def test_features_are_those_of_each_picture_in_order(tiny, pictures):
 
 
 def test_a_walk_that_goes_on_gives_the_same_bits(tiny, pictures):
-    whole = list(walk(tiny, pictures, ["sclip"], batch_size=2))
-    rest = list(walk(tiny, pictures, ["sclip"], batch_size=2, start=4))
-    assert [batch.ids for batch in rest] == [[4, 5], [6]]
-    for one, other in zip(whole[2:], rest, strict=True):
-        assert torch.equal(one.patches["sclip"], other.patches["sclip"])
-    assert list(walk(tiny, pictures, ["sclip"], start=7)) == []
-
-
-def test_a_dataset_goes_on_too(tiny, pictures):
     class Pictures:
         def __len__(self):
             return 7
@@ -50,9 +46,13 @@ def test_a_dataset_goes_on_too(tiny, pictures):
         def __getitem__(self, i):
             return Image.open(pictures[i]), "a label"
 
-    rest = list(walk(tiny, Pictures(), ["sclip"], batch_size=2, start=4))
-    (expected, *_) = walk(tiny, pictures[4:], ["sclip"], batch_size=2)
-    assert rest[0].ids == [4, 5] and torch.equal(rest[0].cls, expected.cls)
+    whole = list(walk(tiny, pictures, ["sclip"], batch_size=2))
+    for images in (pictures, Pictures()):
+        rest = list(walk(tiny, images, ["sclip"], batch_size=2, start=4))
+        assert [batch.ids for batch in rest] == [[4, 5], [6]]
+        for one, other in zip(whole[2:], rest, strict=True):
+            assert torch.equal(one.patches["sclip"], other.patches["sclip"])
+    assert list(walk(tiny, pictures, ["sclip"], start=7)) == []
 
 
 def test_unreadable_pictures_are_listed_as_they_are_met(tiny, pictures):
@@ -81,20 +81,7 @@ def test_features_that_are_not_finite_name_their_picture(tiny, pictures, monkeyp
         list(walk(tiny, pictures, ["sclip"], batch_size=2, start=4))
 
 
-# The cache
-
-
-def test_what_was_computed_is_read_again(tiny, pictures, tmp_path, monkeypatch):
-    first = encoded(tiny, pictures, ["sclip"], tmp_path / "cache")
-    assert first.ids == list(range(7))
-    monkeypatch.setattr(walking, "walk", lambda *_: pytest.fail("it was computed again"))
-    again = encoded(tiny, pictures, ["sclip"], tmp_path / "cache")
-    assert torch.equal(first.cls, again.cls)
-    assert torch.equal(first.patches["sclip"], again.patches["sclip"])
-    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".safetensors"}
-
-
-def test_only_what_is_missing_is_computed(tiny, pictures, tmp_path, monkeypatch):
+def test_only_what_is_missing_is_computed(tiny, pictures, cache, monkeypatch):
     asked = []
 
     def listening(backbone, images, encoders, *more):
@@ -102,49 +89,48 @@ def test_only_what_is_missing_is_computed(tiny, pictures, tmp_path, monkeypatch)
         return walk(backbone, images, encoders, *more)
 
     monkeypatch.setattr(walking, "walk", listening)
-    encoded(tiny, pictures, ["sclip"], tmp_path / "cache")
-    both = encoded(tiny, pictures, ["sclip", "maskclip"], tmp_path / "cache")
+    encoded(tiny, pictures, ["sclip"], cache)
+    both = encoded(tiny, pictures, ["sclip", "maskclip"], cache)
     assert asked == [["sclip"], ["maskclip"]] and list(both.patches) == ["sclip", "maskclip"]
-    encoded(tiny, pictures[:6], ["sclip"], tmp_path / "cache")  # other pictures
-    encoded(tiny, pictures, ["sclip"], tmp_path / "cache", calibration=Calibration(gain=1.0))
+    encoded(tiny, pictures[:6], ["sclip"], cache)  # other pictures
+    encoded(tiny, pictures, ["sclip"], cache, calibration=Calibration(gain=1.0))
     pictures[0].write_bytes(pictures[0].read_bytes() + b"more")  # another size
-    encoded(tiny, pictures, ["sclip"], tmp_path / "cache")
+    encoded(tiny, pictures, ["sclip"], cache)
     encoded(tiny, pictures, ["sclip"])  # no cache
     assert asked[2:] == [["sclip"]] * 4
+    again = encoded(tiny, pictures, ["sclip"], cache)
+    assert len(asked) == 6 and again.ids == list(range(7))
+    fresh = encoded(tiny, pictures, ["sclip"])
+    assert torch.equal(fresh.cls, again.cls)
+    assert torch.equal(fresh.patches["sclip"], again.patches["sclip"])
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "pickle", "another kind"])
-def test_a_damaged_file_is_made_again_and_never_run(tiny, pictures, tmp_path, damage):
+def test_a_damaged_file_is_made_again_and_never_run(tiny, pictures, tmp_path, cache, damage):
     class Bomb:
         def __reduce__(self):
             return open, (str(tmp_path / "it ran"), "w")
 
-    first = encoded(tiny, pictures, ["sclip"], tmp_path / "cache")
-    for path in (tmp_path / "cache").iterdir():
+    first = encoded(tiny, pictures, ["sclip"], cache)
+    for path in cache.iterdir():
         data = path.read_bytes()
         flipped = data[:-1] + bytes([data[-1] ^ 1])
         new = {"cut": data[:-50], "flip": flipped, "pickle": pickle.dumps(Bomb())}
         new["another kind"] = safetensors.torch.save({"features": torch.ones(2).bfloat16()})
         path.write_bytes(new[damage])
-    again = encoded(tiny, pictures, ["sclip"], tmp_path / "cache")
+    again = encoded(tiny, pictures, ["sclip"], cache)
     assert torch.equal(first.patches["sclip"], again.patches["sclip"])
     assert torch.equal(first.cls, again.cls) and not (tmp_path / "it ran").exists()
 
 
-def test_a_world_is_measured_on_all_of_its_pictures(tiny, pictures, tmp_path):
-    pictures[3].write_text("no picture")
-    with pytest.raises(UnreadableImage, match=r"1 of 7 pictures cannot be read.*3\.png"):
-        encoded(tiny, pictures, ["sclip"], tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_cache_that_cannot_be_written_costs_time_only(tiny, pictures, tmp_path):
-    (tmp_path / "cache").write_text("a file")
-    with pytest.warns(UserWarning, match="not kept"):
-        assert len(encoded(tiny, pictures, ["sclip"], tmp_path / "cache").cls) == 7
-
-
-def test_pictures_that_are_no_files_are_not_cached(tiny, pictures, tmp_path):
+def test_what_is_not_cached(tiny, pictures, tmp_path, cache):
     images = [Image.open(path) for path in pictures]
-    assert len(encoded(tiny, images, [], tmp_path / "cache").cls) == 7
-    assert not (tmp_path / "cache").exists()
+    assert len(encoded(tiny, images, [], cache).cls) == 7
+    bad = [*pictures[:3], tmp_path / "bad.png"]
+    bad[3].write_text("no picture")
+    with pytest.raises(UnreadableImage, match=r"1 of 4 pictures cannot be read.*bad\.png"):
+        encoded(tiny, bad, ["sclip"], cache)
+    assert not cache.exists()
+    cache.write_text("a file")  # so that nothing can be written there
+    with pytest.warns(UserWarning, match="not kept"):
+        assert len(encoded(tiny, pictures, ["sclip"], cache).cls) == 7

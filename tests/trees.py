@@ -11,9 +11,7 @@ from PIL import Image
 from piaa_utils.worlds import COCO_CLASSES, NUS_CLASSES
 
 UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # numbers from 1 to 90 without a category
-IDS = [number for number in range(1, 91) if number not in UNUSED]
-ID = dict(zip(COCO_CLASSES, IDS, strict=True))
-
+ID = dict(zip(COCO_CLASSES, sorted({*range(1, 91)} - UNUSED), strict=True))
 
 SCENES = {  # three images of NUS-WIDE, the last without a concept
     r"actor\0001_2124494179.jpg": {"person", "sky"},
@@ -74,15 +72,8 @@ def write_coco(root, scenes, split="val2014", folder=None):
         Image.new("RGB", (12, 10), (number, 0, 0)).save(folder / name, quality=100)
         images.append({"id": number, "file_name": name, "width": 12, "height": 10})
         for name, segmentation, crowd in objects:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": ID[name],
-                    "segmentation": segmentation,
-                    "iscrowd": crowd,
-                }
-            )
+            of = {"image_id": number, "category_id": ID[name], "iscrowd": crowd}
+            annotations.append({"id": len(annotations) + 1, "segmentation": segmentation, **of})
     categories = [{"id": number, "name": name} for name, number in reversed(ID.items())]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))

@@ -1,10 +1,9 @@
 """The tests on the oldest or the newest versions that pyproject.toml allows.
 
-``make test-min`` and ``make test-latest`` call this. It makes a virtual environment of its own,
-``.venv-min`` or ``.venv-latest`` (some GB each, ``make clean`` removes them), resolves the ranges
-with uv, installs, and runs ``make unit nbval`` there; lint is no matter of versions. What was
-installed is written to ``results/drift``. ``DRIFT_PYTHON=path`` chooses the interpreter; without it
-the oldest or the newest from 3.10 on that is found on the machine.
+``make test-min`` and ``make test-latest`` make a virtual environment of their own, ``.venv-min`` or
+``.venv-latest`` (some GB), and run ``make unit nbval`` there; what was installed is written to
+``results/drift``. ``DRIFT_PYTHON=path`` chooses the interpreter; without it the oldest or the
+newest from 3.10 on that is found on the machine.
 """
 
 from __future__ import annotations
@@ -13,29 +12,26 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESOLUTION = {"min": "lowest-direct", "latest": "highest"}
-EXTRAS = ("coco", "lab", "test")
+EXTRAS = ("--extra", "coco", "--extra", "lab", "--extra", "test")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 def find_python(which: str) -> str:
     """The interpreter: $DRIFT_PYTHON, or the oldest ("min") or newest ("latest") that starts."""
-    if os.environ.get("DRIFT_PYTHON"):
-        return os.environ["DRIFT_PYTHON"]
-    order = PYTHONS if which == "min" else PYTHONS[::-1]
+    if given := os.environ.get("DRIFT_PYTHON"):
+        return given
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    for version in order:
-        known = [shutil.which(f"python{version}"), *pyenv.glob(f"{version}.*/bin/python")]
-        for python in filter(None, known):
-            if subprocess.run([python, "-c", "pass"], capture_output=True).returncode == 0:
-                return str(python)
-    raise SystemExit(
-        "There is no Python 3.10 or newer here: name one, DRIFT_PYTHON=path make test-min."
-    )
+    known = list[str | Path | None]()
+    for version in PYTHONS if which == "min" else PYTHONS[::-1]:
+        known += [shutil.which(f"python{version}"), *pyenv.glob(f"{version}.*/bin/python")]
+    for python in filter(None, known):
+        if subprocess.run([python, "-c", "pass"], capture_output=True).returncode == 0:
+            return str(python)
+    raise SystemExit("There is no Python 3.10 or newer here: DRIFT_PYTHON=path make test-min.")
 
 
 def run(*command: object, **environment: str) -> None:
@@ -47,8 +43,6 @@ def run(*command: object, **environment: str) -> None:
 
 def main(which: str) -> None:
     """Make the environment for "min" or "latest", and run the tests in it."""
-    if which not in RESOLUTION:
-        raise SystemExit(f"Choose one of {', '.join(RESOLUTION)}, not {which!r}.")
     home = ROOT / f".venv-{which}"
     python = home / "bin" / "python"
     uv = ROOT / ".venv" / "uv" / "bin" / "uv"
@@ -60,24 +54,16 @@ def main(which: str) -> None:
     results = ROOT / "results" / "drift"
     results.mkdir(parents=True, exist_ok=True)
     versions = results / f"{which}.txt"
-    extras = [part for extra in EXTRAS for part in ("--extra", extra)]
     resolve = ("--resolution", RESOLUTION[which], "--python", python, "-o", versions)
-    run(uv, "pip", "compile", "--quiet", "--upgrade", "pyproject.toml", *extras, *resolve)
+    run(uv, "pip", "compile", "--quiet", "--upgrade", "pyproject.toml", *EXTRAS, *resolve)
     run(uv, "pip", "install", "--quiet", "--python", python, "-r", versions)
     run(uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-e", ROOT)
     ready = home / "ready"
     ready.touch()
-    run(
-        "make",
-        "unit",
-        "nbval",
-        f"PYTHON={python}",
-        f"READY={ready}",
-        PIAA_CACHE=str(home / "cache"),
-        PIAA_DRIFT=which,
-    )
-    print(f"Passed on {date.today()} with the versions in {versions}.")
+    own = {"PIAA_CACHE": str(home / "cache"), "PIAA_DRIFT": which}
+    run("make", "unit", "nbval", f"PYTHON={python}", f"READY={ready}", **own)
+    print(f"Passed with the versions in {versions}.")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "")
+    main(sys.argv[1])
