@@ -50,14 +50,10 @@ def test_some_classes_only(tree):
 def test_masks_have_the_smaller_object_on_top(tree):
     data = COCO(tree, "val2014")
     person, brush = COCO_CLASSES.index("person"), COCO_CLASSES.index("toothbrush")
-    wanted = np.full((10, 12), BACKGROUND)
-    wanted[:6, :6] = person
-    wanted[:2, :2] = brush
-    mask = data.mask(2)
-    assert mask.dtype == np.int16
-    np.testing.assert_array_equal(mask, wanted)
-    crowd = np.full((10, 12), BACKGROUND)
-    crowd[:, :2] = person
+    wanted, crowd = (np.full((10, 12), BACKGROUND) for _ in range(2))
+    wanted[:6, :6], wanted[:2, :2], crowd[:, :2] = person, brush, person
+    assert data.mask(2).dtype == np.int16
+    np.testing.assert_array_equal(data.mask(2), wanted)
     np.testing.assert_array_equal(data.mask(1), crowd)
 
 

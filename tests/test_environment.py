@@ -20,13 +20,10 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
-EXTRAS = PROJECT["optional-dependencies"]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 PIP_LINES = next(entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
 PINS = [Requirement(line) for line in PIP_LINES if not line.startswith("-e")]
-
-needs_make = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 
 
 def named(*extras):
@@ -34,7 +31,7 @@ def named(*extras):
     return [Requirement(line) for extra in extras for line in EXTRAS[extra]]
 
 
-REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]] + named(*EXTRAS)
+REQUIRED = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]] + named(*EXTRAS)
 LATER = {canonicalize_name(r.name) for r in named("book", "browser", "teach")}
 
 
@@ -76,7 +73,7 @@ def test_make_and_conda_install_the_same():
 def test_the_wheel_has_all_packages_and_files():
     folders = {path.parent for path in (ROOT / "piaa_utils").rglob("*.py")}
     assert all((folder / "__init__.py").exists() for folder in folders)
-    patterns = (*SETUPTOOLS["package-data"]["piaa_utils"], "*.py", "*.md")
+    patterns = (*PYPROJECT["tool"]["setuptools"]["package-data"]["piaa_utils"], "*.py", "*.md")
     names = [path.name for path in (ROOT / "piaa_utils").iterdir() if path.is_file()]
     assert "py.typed" in names
     assert not [n for n in names if not any(fnmatch.fnmatch(n, p) for p in patterns)]
@@ -91,6 +88,8 @@ def copy(tmp_path):
 
 
 def make(folder, *words, **more):
+    if not shutil.which("make"):
+        pytest.skip("there is no make")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")} | more
     command = [shutil.which("make"), *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -102,27 +101,20 @@ def program(path, text):
     path.chmod(0o755)
 
 
-@needs_make
 @pytest.mark.parametrize(
-    ("python", "ready", "installs"),
-    [
-        (None, False, True),
-        ("exit 0", True, False),
-        ("exit 0", "before pyproject.toml", True),
-        ("exit 127", True, True),  # its Python is gone
-    ],
+    ("python", "age", "installs"),
+    [(None, None, True), ("exit 0", None, False), ("exit 0", 1, True), ("exit 127", None, True)],
+    ids=["first", "again", "older than pyproject.toml", "its Python is gone"],
 )
-def test_make_installs_where_it_must(copy, python, ready, installs):
+def test_make_installs_where_it_must(copy, python, age, installs):
     if python:
         program(copy / ".venv/bin/python", python)
         (copy / ".venv/ready").touch()
-    if isinstance(ready, str):
-        os.utime(copy / ".venv/ready", (1, 1))
+        os.utime(copy / ".venv/ready", age and (age, age))
     planned = make(copy, "-n", "run", "UV=").stdout
     assert ("pip install" in planned) == installs and "-m piaa_utils run" in planned
 
 
-@needs_make
 def test_what_cannot_be_installed_leaves_no_environment(copy):
     program(copy / ".venv/bin/python", '[ "$3" != install ]')
     assert make(copy, "run", "UV=").returncode != 0
@@ -138,7 +130,6 @@ def test_what_cannot_be_installed_leaves_no_environment(copy):
     assert done.stderr.startswith("There is no Python 3.10 or newer")
 
 
-@needs_make
 def test_first_good_python_makes_the_environment(copy):
     """Python 3.9 is passed over; the environment gets the pins and the package with its extras."""
     tools, log = copy / "tools", copy / "log"

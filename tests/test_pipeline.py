@@ -70,15 +70,6 @@ def test_a_heat_map_s_rows_are_the_picture_s_rows(tiny, noise):
     assert {(int(i) // 6, int(i) % 6) for i in most} == {(1, 3), (1, 4), (1, 5)}
 
 
-def test_scales_are_the_backbone_s_unless_they_are_given(tiny, noise):
-    other = load_backbone(random_clip(), device="cpu")
-    other.scales = Scales(7.0, 8.0, 9.0)
-    piaa = PIAA(NAMES, other, recipe=Recipe(k=20)).fit(noise)
-    assert piaa.scales_ == other.scales
-    assert piaa.set_params(scales=PAPER["coco"]).scales_.m == 400
-    assert PIAA(NAMES, tiny).fit(noise).scales_ == PAPER["voc07"]
-
-
 def test_unreadable_images_are_named_and_keep_their_row(fitted, noise, tmp_path, tiny):
     broken = tmp_path / "broken.jpg"
     broken.write_text("no picture")
@@ -93,6 +84,14 @@ def test_unreadable_images_are_named_and_keep_their_row(fitted, noise, tmp_path,
         piaa = PIAA(NAMES, tiny).fit([noise[0], broken, noise[1]])
     whole = PIAA(NAMES, tiny).fit(noise[:2])
     torch.testing.assert_close(piaa.coef_, whole.coef_, rtol=1e-3, atol=1e-3)
+
+
+def test_scales_are_the_backbone_s_unless_they_are_given(fitted, noise):
+    other = load_backbone(random_clip(), device="cpu")
+    other.scales = Scales(7.0, 8.0, 9.0)
+    assert PIAA(NAMES, other).fit(noise[:2]).scales_ == other.scales
+    assert copy(fitted).set_params(scales=None).scales_ == PAPER["voc07"]
+    assert copy(fitted).set_params(scales=PAPER["coco"]).scales_.m == 400
 
 
 @pytest.mark.parametrize(

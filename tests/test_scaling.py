@@ -190,12 +190,10 @@ def test_a_killed_worker_costs_time_and_no_bit(client, paths, alone):
     killed = []
 
     def kill(done, total):
-        if done != 2:
-            return
-        busy = {worker for worker, keys in client.processing().items() if keys}
-        pids = client.run(os.getpid)
-        killed.append(pids[max(busy)])
-        os.kill(killed[0], signal.SIGKILL)
+        if done == 2:
+            busy = max(worker for worker, keys in client.processing().items() if keys)
+            killed.append(client.run(os.getpid)[busy])
+            os.kill(killed[0], signal.SIGKILL)
 
     far = scaling.fit(piaa(), paths, client, 1, on_shard=kill)
     assert same(far, alone)

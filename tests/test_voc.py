@@ -104,7 +104,6 @@ MANY = "".join(f"class {i}\n" for i in range(255))
 @pytest.mark.parametrize(
     ("file", "text", "names", "message"),
     [
-        (SPLIT, "", None, r"train\.txt.*empty"),
         (SPLIT, "\r\n\r\n", None, r"train\.txt.*empty"),
         (SPLIT, "a\na\n", None, r"train\.txt, line 2: 'a' is listed twice"),
         (SPLIT, "\u00e9\n".encode("cp1252"), None, r"train\.txt: this is not in UTF-8"),
@@ -115,7 +114,6 @@ MANY = "".join(f"class {i}\n" for i in range(255))
         ("labels.txt", "cat\n", ["cat", "dogg"], r"labels\.txt: the class 'dogg' is none of the 1"),
         ("labels.txt", "dog\nDog\n", ["dog"], r"labels\.txt holds the same name twice: 'dog' and"),
         ("labels.txt", MANY, ["class 1"], "255 classes.*254"),
-        ("other", "", [], "class_names"),
         ("other", "", ["cat", "Cat"], "class_names"),
     ],
 )

@@ -51,9 +51,8 @@ def main(which: str) -> None:
         run(uv.parent / "pip", "install", "--quiet", "uv")
     if not python.exists():
         run(find_python(which), "-m", "venv", home)
-    results = ROOT / "results" / "drift"
-    results.mkdir(parents=True, exist_ok=True)
-    versions = results / f"{which}.txt"
+    versions = ROOT / "results" / "drift" / f"{which}.txt"
+    versions.parent.mkdir(parents=True, exist_ok=True)
     resolve = ("--resolution", RESOLUTION[which], "--python", python, "-o", versions)
     run(uv, "pip", "compile", "--quiet", "--upgrade", "pyproject.toml", *EXTRAS, *resolve)
     run(uv, "pip", "install", "--quiet", "--python", python, "-r", versions)
