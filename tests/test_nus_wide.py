@@ -107,7 +107,6 @@ def numbers(there):
 @pytest.mark.parametrize(
     ("file", "head", "cells", "between"),
     [
-        ("test.csv", [], flags, ","),
         ("test.csv", [HEAD], lambda there: flags(there)[::-1], ","),
         ("test.txt", [], flags, " "),
         ("test.txt", [], numbers, " "),

@@ -90,35 +90,6 @@ def test_mask_outline_lies_where_the_object_is():
     assert np.allclose(vertices[0], vertices[-1]), "it is closed at the border"
 
 
-def test_maps_in_a_row_have_one_scale():
-    mask = np.zeros((64, 96), dtype=bool)
-    mask[:32, 20:40] = True
-    maps = [torch.tensor(hot_spot(0, 0)), 0.5 * hot_spot(3, 3), 0.2 * hot_spot(1, 2)]
-    titles = ["dog 0.90", "cat 0.25", "cow 0.10"]
-    figure = plots.row_of_maps(wide_image(), maps, titles, [mask, None, ~mask & mask], "A scene")
-    assert [ax.get_title() for ax in figure.axes[:4]] == ["picture", *titles]
-    lightest = [int(ax.images[0].get_array().max()) for ax in figure.axes[1:4]]
-    assert lightest == sorted(lightest, reverse=True) and lightest[0] > lightest[2] + 50
-    assert [len(outlines(ax)) for ax in figure.axes[:4]] == [0, 1, 0, 0]
-    assert figure.axes[-1].get_ylim() == (0, 1), "the colour bar's"
-    assert figure.alt_text == (
-        "A scene, beside it heat maps of its patches: dog 0.90, up to 1.00, highest at the top "
-        "left; cat 0.25, up to 0.50, highest at the bottom right; cow 0.10, up to 0.20, highest "
-        "at the centre."
-    )
-    assert plots.display_metadata(figure) and plots.png_bytes(figure)
-
-
-@pytest.mark.parametrize(("n", "shape"), [(1, (1, 2)), (3, (1, 4)), (4, (2, 3)), (8, (3, 3))])
-def test_many_maps_take_more_lines(n, shape):
-    titles = [f"class {i}" for i in range(n)]
-    figure = plots.row_of_maps(wide_image(), np.stack([hot_spot(1, 1)] * n), titles)
-    panels = figure.axes[:-1]  # the last is the colour bar
-    assert panels[0].get_gridspec().get_geometry() == shape
-    assert [ax.get_title() for ax in panels[1 : n + 1]] == titles
-    assert all(not ax.axison for ax in panels[n + 1 :])
-
-
 def test_scenes_show_the_tags_of_both_and_a_map():
     rows = [
         (wide_image(), ["dog"], ["dog", "cup"], hot_spot(0, 3), "cup"),
@@ -159,18 +130,13 @@ def on_new_axes(scores, mask=None):
     plots.heat_map(plots.subplots()[1], wide_image(), scores, mask=mask)
 
 
-TWO = np.stack([hot_spot(0, 0)] * 2)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: plots.display_metadata(plots.subplots()[0]), r"figure\.alt_text"),
         (lambda: on_new_axes(np.zeros((4, 3))), "square grid"),
         (lambda: on_new_axes(np.zeros((2, 4, 4))), "square grid"),
-        (lambda: on_new_axes(TWO[0], np.ones((96, 64))), r"\(96, 64\).*\(64, 96\)"),
-        (lambda: plots.row_of_maps(wide_image(), TWO[:1], ["a", "b"]), "titles, . maps and"),
-        (lambda: plots.row_of_maps(wide_image(), TWO, ["a", "b"], [None]), "titles, . maps and"),
+        (lambda: on_new_axes(hot_spot(0, 0), np.ones((96, 64))), r"\(96, 64\).*\(64, 96\)"),
         (lambda: plots.ablation_figure([]), "no rows"),
     ],
 )

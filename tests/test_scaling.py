@@ -8,12 +8,10 @@ import warnings
 from types import SimpleNamespace
 
 import dask
-import numpy as np
 import pytest
 import torch
 from distributed import KilledWorker
 from PIL import Image
-from sklearn.exceptions import NotFittedError
 
 from piaa_utils import PIAA, Recipe, load_backbone, mini_scenes, scaling
 from piaa_utils.images import UnreadableImage
@@ -119,14 +117,12 @@ def test_any_order_and_any_tree_of_merges_give_the_same_bits(select, paths, mixe
 def test_what_cannot_be_done_is_said(paths):
     with pytest.raises(ValueError, match="paths, not pixels, and image 1 is a Image: save"):
         scaling.fit(piaa(), [paths[0], Image.new("RGB", (8, 8))], client=None)
-    with pytest.raises(NotFittedError):
-        scaling.predict_proba(piaa(), paths, client=None)
     with pytest.raises(ValueError, match="workers must be 1 or more, but is 0"):
         with scaling.connect(workers=0):
             pass
     ended = SimpleNamespace(exception=lambda: KilledWorker("key", None, 3))
     with pytest.raises(RuntimeError, match="Images 8 to 15 ended several workers"):
-        scaling._Job._tell(None, ended, range(8, 16), 1)
+        scaling._check(ended, range(8, 16))
     nobody = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}})
     assert "no worker any more" in scaling._nobody_works(nobody)[1]
 
@@ -151,14 +147,9 @@ def test_two_workers_give_the_bits_of_one_process(client, paths, alone):
 def test_unreadable_images_are_named_as_in_one_process(client, mixed):
     with scaling.torch_threads(1):
         one, here = told(lambda: piaa().fit(mixed))
-        expected, _ = told(lambda: one.predict_proba(mixed))
     far, there = told(lambda: scaling.fit(piaa(), mixed, client, 2))
     assert same(far, one) and far.skipped_ == one.skipped_ and len(far.skipped_) == 9
     assert there == here and "9 of 24 images cannot be read" in here[0]
-    scores, there = told(lambda: scaling.predict_proba(far, mixed, client, 2))
-    np.testing.assert_array_equal(scores, expected)
-    assert scores.dtype == np.float32 and np.isnan(scores[5]).all()
-    assert there == here and far.skipped_ == one.skipped_
     with pytest.raises(UnreadableImage, match="None of the 8 images can be read"):
         scaling.fit(piaa(), mixed[8:16], client, 1)
 
