@@ -67,11 +67,11 @@ def test_missing_images_are_an_error_or_a_warning(tree):
     assert names_of(data, 1) == ["person", "toothbrush"] and data.mask(1)[0, 0] == 79
     with pytest.raises(FileNotFoundError, match=r"instances_train2014\.json.*layout"):
         COCO(tree, "train2014")
-    (tree / "val2014").rename(tree / "gone")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*val2014\. COCO's layout"):
-        COCO(tree, "val2014")
     (tree / "annotations/instances_val2014.json").write_text("{")
     with pytest.raises(ValueError, match=r"instances_val2014\.json: cannot be read"):
+        COCO(tree, "val2014")
+    (tree / "val2014").rename(tree / "gone")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*val2014\. COCO's layout"):
         COCO(tree, "val2014")
 
 
