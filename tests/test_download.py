@@ -132,7 +132,7 @@ def test_damaged_archives(tmp_path):
         with pytest.raises(ValueError, match=f"{name} was not unpacked"):
             unpack(tmp_path / name, tmp_path / "target")
     assert not list((tmp_path / "target").iterdir())
-    encrypted = bytearray(whole)
+    encrypted = bytearray((tmp_path / "a.zip").read_bytes())
     encrypted[6] = encrypted[encrypted.index(b"PK\1\2") + 8] = 1
     (tmp_path / "e.zip").write_bytes(encrypted)
     with pytest.raises(ValueError, match=r"e\.zip was not unpacked .*password.*remove it"):
