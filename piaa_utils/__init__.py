@@ -4,8 +4,6 @@ What users need stands here; each name is loaded from its file when it is first 
 ``import piaa_utils`` takes no time.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """``piaa COMMAND``, or ``python -m piaa_utils COMMAND``: each command in a module of its own."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -4,8 +4,6 @@ A row of the table is an object: which patches, what reads them, with which scal
 rows see the same features of the same pictures; those are kept on disk and used again.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

@@ -7,16 +7,10 @@
 s, m and T are a model's own; the defaults are the paper's for VOC. Below: simpler ways to pool.
 """
 
-from __future__ import annotations
-
-import math
-
 import torch
 from torch import Tensor
 
 from piaa_utils.settings import CLS_WEIGHT, Scales, check_positive
-
-POOLINGS = ("mean", "max", "topk", "lse")
 
 
 def posterior(logits: Tensor, T: float = 500.0) -> Tensor:
@@ -85,31 +79,3 @@ def paa(
     e = evidence(posterior(logits, scales.T))
     patch = patch_scores(e, scales.m) if second_softmax else e
     return (1 - cls_weight) * patch + cls_weight * cls_scores(cls, text, scales.s)
-
-
-def pool(scores: Tensor, how: str, k: int = 10, sharpness: float = 1.0) -> Tensor:
-    """The plain ways to make one score of an image's patches: [..., N, C] to [..., C].
-
-    scores : [..., N, C] logits, cosines or probabilities of the patches.
-    how : "mean"; "max"; "topk", the mean of the k best patches of each class; or "lse", the
-        log-mean-exp, log(mean_i exp(r s_i)) / r, a soft maximum between "mean" and "max".
-    k : patches that "topk" averages, 1 or more; all of them if there are fewer.
-    sharpness : r of "lse", above 0: small is near the mean, large is near the maximum.
-
-    >>> scores = torch.tensor([[1.0, 0.0], [2.0, 0.0], [6.0, 3.0]])
-    >>> pool(scores, "mean"), pool(scores, "max"), pool(scores, "topk", k=2)
-    (tensor([3., 1.]), tensor([6., 3.]), tensor([4.0000, 1.5000]))
-    >>> pool(scores, "lse").round(decimals=2)
-    tensor([4.9300, 2.0000])
-    """
-    check_positive("To pool,", k=k, sharpness=sharpness)
-    n = scores.shape[-2]
-    if how == "mean":
-        return scores.mean(dim=-2)
-    if how == "max":
-        return scores.amax(dim=-2)
-    if how == "topk":
-        return scores.topk(min(k, n), dim=-2).values.mean(dim=-2)
-    if how == "lse":
-        return (torch.logsumexp(sharpness * scores, dim=-2) - math.log(n)) / sharpness
-    raise ValueError(f"how must be one of {POOLINGS}: got {how!r}.")

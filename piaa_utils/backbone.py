@@ -5,8 +5,6 @@ transformer with a class token, and it must compute the activation that its weig
 with: QuickGELU for OpenAI's. GELU in its place runs without a murmur and gives wrong features.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

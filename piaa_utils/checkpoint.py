@@ -5,8 +5,6 @@ checkpoint); the TorchScript archive in which OpenAI published CLIP, of which on
 read, without PyTorch's deprecated loader.
 """
 
-from __future__ import annotations
-
 import pickle
 import zipfile
 from collections import OrderedDict

@@ -9,8 +9,6 @@ With W and b from the GDA of ``piaa_utils.gda``:
 Stage I alone is the default; II and III are as the paper's authors released them.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple

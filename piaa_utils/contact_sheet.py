@@ -3,8 +3,6 @@
 The pictures are inside it as data URIs. It has no script, and its policy forbids all else.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 All checksums are in registry.txt; what has none, or another, is never put in its place.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os

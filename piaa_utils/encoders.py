@@ -11,8 +11,6 @@ head; out(.) is the output projection of the last block's attention. Sums of att
 never formed: (S(q) + S(k)) v = S(q) v + S(k) v, each by PyTorch's fused attention.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple

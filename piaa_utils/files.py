@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, the data folder, and words that are safe to print."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ The paper's protocol starts from RGB images. Real folders hold other things too:
 brought to upright 8-bit RGB, and none that cannot be read is dropped silently.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import warnings

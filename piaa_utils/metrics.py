@@ -5,8 +5,6 @@ in the pairs (image, class) of which every object is "difficult": without `ignor
 counts as absent (as most papers do), with it it is left out of its class's ranking (PASCAL's own).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

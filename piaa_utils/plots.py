@@ -5,8 +5,6 @@ the picture, grey and dimmed, under colours that are the brighter and the denser
 score: lightness alone tells it.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ What is written appears whole, all of it or nothing. The rule of the tags is in
 ``piaa_utils/tags.py``.
 """
 
-from __future__ import annotations
-
 import argparse
 import glob
 import os

@@ -5,8 +5,6 @@ scores them. One rolling checkpoint holds what there is so far: the same command
 the same result bit for bit. Memory does not grow with the pictures, but for a row of scores each.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

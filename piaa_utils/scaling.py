@@ -15,8 +15,6 @@ it and on how many threads share the work. W and b equal those of ``PIAA.fit`` i
 - all have the same kind of processor (or GPU), libraries, and weights (these are checked).
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -6,8 +6,6 @@ authors' released code. A model that was not made for the paper's scales brings 
 :class:`piaa_utils.backbone.Backbone`.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

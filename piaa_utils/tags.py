@@ -5,8 +5,6 @@ of 1, which shrink as classes are added. Tags are therefore taken by a rule, the
 that have an even share or more, and the rule is yours to change.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from pathlib import Path

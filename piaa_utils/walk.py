@@ -6,8 +6,6 @@ Everything that looks at pictures goes through :func:`walk`, which checks that f
 :func:`encoded` keeps those of a whole world on disk as safetensors: nothing in them is ever run.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

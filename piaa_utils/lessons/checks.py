@@ -1,7 +1,5 @@
 """Instant checks of exercises: they say what is wrong, and pass for any right answer."""
 
-from __future__ import annotations
-
 import copy
 import traceback
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Sliders and menus over a figure."""
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Callable, Mapping, Sequence

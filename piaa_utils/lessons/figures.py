@@ -1,7 +1,5 @@
 """Figures that more than one notebook shows."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

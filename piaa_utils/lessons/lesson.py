@@ -1,7 +1,5 @@
 """What every notebook stands on: its configuration, features, claims, and the scene it follows."""
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The worlds by name: where they lie, how they are split, the paper's numbers for them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

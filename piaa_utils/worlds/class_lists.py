@@ -1,7 +1,5 @@
 """Class names in the order of the paper's experiments: the columns of all labels follow them."""
 
-from __future__ import annotations
-
 VOC_CLASSES = tuple(
     "aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, dining table, dog, horse, "
     "motorbike, person, potted plant, sheep, sofa, train, tv monitor".split(", ")

@@ -1,7 +1,5 @@
 """MS COCO 2014: images, 80 classes and masks from the official instances files."""
 
-from __future__ import annotations
-
 import json
 import os
 import warnings

@@ -1,7 +1,5 @@
 """Your own images: a folder, and a CSV file that says what is in them."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import io

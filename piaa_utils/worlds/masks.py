@@ -1,7 +1,5 @@
 """What each patch shows, from pixel masks: for measuring, never for learning."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -1,7 +1,5 @@
 """NUS-WIDE: 81 concepts, from the official ground truth or from the single files in use."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

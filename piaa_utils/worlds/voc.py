@@ -1,7 +1,5 @@
 """PASCAL VOC's layout on disk: the real VOC, the embedded mini world, or a data set of your own."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What every world is: pictures with names, files, labels and, where there are any, masks."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The checks of the exercises, one file a notebook: tables of input, what is right, and a hint."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout

@@ -1,7 +1,5 @@
 """Notebook 00's checks: names of a picture, average precision, a prediction, fewer classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

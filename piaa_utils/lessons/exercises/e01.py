@@ -1,7 +1,5 @@
 """Notebook 01's checks: the gap's length, moved texts, a prediction, a class's head-room."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

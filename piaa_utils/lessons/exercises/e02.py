@@ -1,7 +1,5 @@
 """Notebook 02's checks: S(a), SC-CLIP's threshold, a beta for the scene, a prediction."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

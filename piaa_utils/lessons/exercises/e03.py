@@ -1,7 +1,5 @@
 """Notebook 03's checks: entropy, the sieve, a prediction, a word left out."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

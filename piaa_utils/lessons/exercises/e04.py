@@ -1,7 +1,5 @@
 """Notebook 04's checks: W and b, a cleaned bank, a prediction, Stage II for one class."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Notebook 05's checks: PAA, a shift of the logits, other scales, the best k."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

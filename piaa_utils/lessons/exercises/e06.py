@@ -1,7 +1,5 @@
 """Notebook 06's checks: the whole method, another style to learn from, the words alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

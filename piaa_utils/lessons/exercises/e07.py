@@ -1,7 +1,5 @@
 """Notebook 07's checks: a checkpoint of other settings, AP, a stricter rule, a fitting run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Notebook 08's checks: a class's vector, a prediction, the rule of tags, a limit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Notebook 09's checks: merging, a shard left out, the size of shards."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
