@@ -2,11 +2,10 @@
 
 import math
 
-import pytest
 import torch
 
 from piaa_utils import settings
-from piaa_utils.aggregation import cls_scores, evidence, paa, patch_scores, pool, posterior
+from piaa_utils.aggregation import cls_scores, evidence, paa, patch_scores, posterior
 from piaa_utils.settings import Scales
 
 
@@ -63,22 +62,6 @@ def test_each_image_stands_alone_and_patches_have_no_order():
     torch.testing.assert_close(paa(logits[3:4], cls[3:4], torch.tensor(TEXT)), scores[3:4])
     shuffled = logits[:, torch.randperm(9, generator=generator)]
     torch.testing.assert_close(paa(shuffled, cls, torch.tensor(TEXT)), scores)
-
-
-def test_pooling_by_hand():
-    scores = torch.tensor([[1.0, 0.0], [2.0, 0.0], [6.0, 3.0], [3.0, 1.0]])
-    mean, top = [3.0, 1.0], [6.0, 3.0]
-    assert pool(scores, "mean").tolist() == pool(scores, "topk", k=99).tolist() == mean
-    assert pool(scores, "max").tolist() == pool(scores, "topk", k=1).tolist() == top
-    assert pool(scores, "topk", k=2).tolist() == [4.5, 2.0]
-    columns = ([1, 2, 6, 3], [0, 0, 3, 1])
-    lse = [math.log(sum(math.exp(2 * v) for v in column) / 4) / 2 for column in columns]
-    close(pool(scores, "lse", sharpness=2.0), lse)
-    torch.testing.assert_close(
-        pool(scores, "lse", sharpness=1e4), torch.tensor(top), atol=1e-3, rtol=0
-    )
-    with pytest.raises(ValueError, match="how must be one of"):
-        pool(scores, "median")
 
 
 def test_the_numbers_of_the_release():

@@ -367,24 +367,6 @@ def test_a_result_at_the_papers_setting_is_known_as_one(tmp_path):
     assert [r.split()[1] for r in reproduce.differences(job)] == ["backbone", "amp", "scales"]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("voc07", "data"),
-        ("voc07 --data-root /nowhere", "/nowhere"),
-        ("nothing-of-that-name", "nothing-of-that-name"),
-        ("mini --limit 0", "limit must be 1 or more"),
-        ("mini --batch-size -1", "batch_size must be 1 or more"),
-        ("mini --scales nan 1 1", "The scale s must be a number above 0"),
-        ("mini --scales 1 2 0", "The scale T must be a number above 0"),
-        ("mini --backbone ViT-B-16-quickgelu --pretrained no", "'no'"),
-    ],
-)
-def test_errors_are_one_sentence_and_exit_code_2(words, message, tmp_path, capsys):
-    assert message in refused(capsys, *words.split(), "--out", tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 def test_no_label_at_all_is_refused(monkeypatch):
     empty = SimpleNamespace(labels=np.zeros((3, 2)))
     monkeypatch.setattr(reproduce, "first", lambda *_: empty)
