@@ -65,8 +65,8 @@ def data_dir() -> Path:
         if (path / "mini_clip").is_dir():
             return path
     raise FileNotFoundError(
-        f"The mini world and its CLIP are not in this installation: clone {REPOSITORY} and let "
-        f"the environment variable PIAA_DATA name the clone's folder data/."
+        f"The mini world and its CLIP are not in this installation: fetch them with piaa download "
+        f"mini, or clone {REPOSITORY} and let the variable PIAA_DATA name the clone's folder data/."
     )
 
 
