@@ -46,7 +46,7 @@ test-grade: $(TEACH)  ## grade notebooks as nbgrader does: right answers, blanks
 	$(ONE_THREAD) PATH="$(CURDIR)/.venv/bin:$$PATH" PIAA_TEST_GRADE=1 $(PYTHON) -m pytest -q tests/test_grade.py
 
 test-browser: $(BROWSER)  ## run and play with notebooks in JupyterLab, in a headless Chromium
-	$(PYTHON) -m pytest tests/browser
+	$(PYTHON) -m pytest -rs tests/browser
 
 notebooks: $(TEACH)  ## make the notebooks that are out of step with notebooks/source
 	$(PYTHON) notebooks/build.py

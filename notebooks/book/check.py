@@ -36,8 +36,9 @@ def findings(site: Path) -> list[str]:
 
 
 def chromium() -> str | None:
-    """Where the browser is."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+    """Where the browser is: what PIAA_CHROMIUM names, or the first on the path; or None."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return shutil.which(os.environ.get("PIAA_CHROMIUM") or next(filter(shutil.which, names), ""))
 
 
 def browser_missing() -> str:
@@ -57,6 +58,7 @@ def browser_findings(site: Path) -> Iterator[str]:
         browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         for scheme, chosen in (("light", pages), ("dark", pages[-3:])):
             context = browser.new_context(offline=True, color_scheme=scheme)
+            context.set_default_timeout(300_000)  # milliseconds: the machine may be busy
             for path in chosen:
                 for line in _axe(context.new_page(), path):
                     yield f"{path.relative_to(site)} ({scheme}): {line}"

@@ -1,23 +1,25 @@
-"""JupyterLab on copies of the notebooks, and a headless Chromium that looks at it."""
+"""JupyterLab on copies of the students' notebooks, and a headless Chromium that looks at it."""
 
 import contextlib
+import json
 import os
+import runpy
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
 SCREEN = {"width": 1366, "height": 768}  # pixels: a small laptop, and many a projector
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-START = 60  # seconds that JupyterLab may take to answer
+# Seconds for a run and whatever else is waited for; a busy machine needs more.
+PATIENCE = float(os.environ.get("PIAA_BROWSER_SECONDS", 300))
 # What JupyterLab would ask of the network, or show over the page.
 QUIET = (
     "--ServerApp.open_browser=False",
@@ -25,73 +27,52 @@ QUIET = (
     "--LabApp.extension_manager=readonly",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 )
-
-
-def chromium() -> str | None:
-    """The path of a Chromium of this machine, or None."""
-    return next(filter(None, map(shutil.which, CHROMIUM)), None)
-
-
-def scratch(folder: Path, names: list[str]) -> Path:
-    """A working folder with copies of the notebooks, and the series beside them as ``piaa``.
-
-    The setup cell finds the series there, as it does on Colab; nothing in the checkout changes
-    but the cache of features.
-    """
-    work = folder / "work"
-    work.mkdir()
-    (work / "piaa").symlink_to(ROOT)
-    for name in names:
-        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", work)
-    return work
+chromium = runpy.run_path(str(NOTEBOOKS / "book" / "check.py"))["chromium"]
 
 
 @contextlib.contextmanager
-def jupyterlab(folder: Path, work: Path):
-    """JupyterLab on a free port, with settings of its own; yields (address, token)."""
+def jupyterlab(folder: Path):
+    """JupyterLab with settings of its own on copies of the notebooks; yields (address, token).
+
+    The series stands beside them as ``piaa``, where the setup cell finds it, as on Colab; nothing
+    in the checkout changes but the cache of features.
+    """
+    work = folder / "work"
+    shutil.copytree(NOTEBOOKS / "student", work)
+    (work / "piaa").symlink_to(ROOT)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    token = secrets.token_hex(16)
     news = folder / "settings" / "@jupyterlab" / "apputils-extension"
     news.mkdir(parents=True)
     (news / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    places = {
-        "JUPYTER_CONFIG_DIR": "config",
-        "JUPYTER_DATA_DIR": "data",
-        "JUPYTER_RUNTIME_DIR": "runtime",
-        "JUPYTERLAB_SETTINGS_DIR": "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-        "IPYTHONDIR": "ipython",
-    }
-    environment = {**os.environ, "JUPYTER_TOKEN": token}
-    environment.update({k: str(folder / v) for k, v in places.items()})
+    token, log = secrets.token_hex(16), folder / "jupyterlab.log"
+    own = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETTINGS_DIR "
+    own += "JUPYTERLAB_WORKSPACES_DIR IPYTHONDIR"
+    environment = {**os.environ, **{name: str(folder / name) for name in own.split()}}
+    environment |= {"JUPYTER_TOKEN": token, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
     command = [sys.executable, "-m", "jupyterlab", str(work), f"--port={port}", "--port-retries=0"]
     command += [*QUIET, *(["--allow-root"] if os.geteuid() == 0 else [])]
-    with (folder / "jupyterlab.log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, cwd=work, stdout=log, stderr=log)
-        address = f"http://127.0.0.1:{port}"
-        try:
-            _wait_for(server, f"{address}/api/status?token={token}", folder / "jupyterlab.log")
-            yield address, token
-        finally:
-            server.terminate()  # JupyterLab ends its kernels
+    with log.open("w") as out:
+        server = subprocess.Popen(command, env=environment, cwd=work, stdout=out, stderr=out)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        end = time.time() + PATIENCE
+        while True:
             try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-
-
-def _wait_for(server: subprocess.Popen, address: str, log: Path) -> None:
-    """Until the server answers; RuntimeError with its log if it ends or takes too long."""
-    end = time.time() + START
-    while time.time() < end and server.poll() is None:
+                urllib.request.urlopen(f"{address}/api/status?token={token}", timeout=5)
+                break
+            except OSError as error:
+                if time.time() > end or server.poll() is not None:
+                    raise RuntimeError(f"No JupyterLab: {log.read_text()[-2000:]}") from error
+                time.sleep(0.3)
+        yield address, token
+    finally:
+        server.terminate()  # JupyterLab ends its kernels
         try:
-            urllib.request.urlopen(address, timeout=5)
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    raise RuntimeError(f"JupyterLab did not start; its log says:\n{log.read_text()[-2000:]}")
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 @contextlib.contextmanager
@@ -99,9 +80,8 @@ def browser():
     """A headless Chromium."""
     with sync_playwright() as playwright:
         # Chromium's own sandbox needs rights that a container seldom has.
-        opened = playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"]
-        )
+        options = ["--no-sandbox", "--disable-gpu"]
+        opened = playwright.chromium.launch(executable_path=chromium(), args=options)
         yield opened
         opened.close()
 
@@ -109,129 +89,86 @@ def browser():
 class Notebook:
     """One notebook open in JupyterLab, driven as a person would and read through its model."""
 
-    def __init__(self, page: Page, address: str, token: str, name: str, workspace: str):
+    def __init__(self, page: Page, address: str, token: str, name: str):
         self.page, self.name = page, name
-        page.set_default_timeout(30_000)
-        page.goto(f"{address}/lab/workspaces/{workspace}/tree/{name}.ipynb?token={token}")
-        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=60_000)
-        page.wait_for_function(
-            f"() => {PANEL}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000
-        )
-
-    def run_all(self, seconds: float) -> None:
-        """Run > Run All Cells, then wait until the last one has run or one has failed."""
-        before = self.page.evaluate(COUNTS)
-        assert before, "the notebook has no code cell"
-        # Outputs of the stored notebook must not pass for those of this run.
-        self.page.evaluate(f"() => window.jupyterapp.commands.execute('{CLEAR}')")
-        menu = self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first
-        menu.click()
-        entry = self.page.locator(".lm-Menu-itemLabel", has_text="Run All Cells")
-        entry.first.click()
-        self.page.wait_for_function(DONE, timeout=1000 * seconds, polling=500)
+        page.set_default_timeout(1000 * PATIENCE)
+        page.goto(f"{address}/lab/workspaces/of-{name}/tree/{name}.ipynb?token={token}")
+        page.wait_for_selector(f"{VISIBLE} .jp-Cell")
         self.settle()
+
+    def js(self, expression: str, given=None):
+        """What JavaScript says of this notebook: `panel`, `cells` and `given` are at hand."""
+        return self.page.evaluate(f"given => {{ {HAVE} return {expression}; }}", given)
+
+    def wait(self, condition: str, given=None) -> None:
+        """Until the condition, of the same names, holds."""
+        code = f"given => {{ {HAVE} return {condition}; }}"
+        self.page.wait_for_function(code, arg=given, polling=200)
 
     def settle(self) -> None:
         """Wait until the kernel is idle and the page has drawn what it sent."""
-        self.page.wait_for_function(
-            f"() => {PANEL}.sessionContext.session.kernel.status === 'idle'"
-        )
-        self.page.wait_for_timeout(400)
+        self.wait("panel?.sessionContext?.session?.kernel?.status === 'idle'")
+        self.page.wait_for_timeout(500)
 
-    def complaints(self) -> list[str]:
-        """Errors and words on stderr in the cells' outputs, and in the explorers' own."""
-        return self.page.evaluate(COMPLAINTS)
+    def run(self, entry: str = "Run All Cells") -> None:
+        """Choose an entry of the menu Run; wait until each cell has run, or one has failed."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+        self.page.locator(".lm-Menu-itemLabel", has_text=entry).first.click()
+        code = "cells.filter(c => c.model.type === 'code')"
+        self.wait(f"{IDLE} && ({ERRORS}.length || {code}.every(c => c.model.executionCount))")
+        self.settle()
 
-    def not_run(self) -> list[int]:
-        """The places of code cells that have no execution count."""
-        return [i for i, count in enumerate(self.page.evaluate(COUNTS)) if count is None]
+    def errors(self) -> list[dict]:
+        """Errors, and words on stderr: {cell, words}."""
+        return self.js(ERRORS)
+
+    def answer(self) -> None:
+        """Put the solutions into the exercises, and choose the first."""
+        given = json.loads((NOTEBOOKS / f"{self.name}.ipynb").read_text())["cells"]
+        places = [i for i, c in enumerate(given) if "exercise" in c["metadata"].get("tags", [])]
+        for i in places:
+            self.js(PUT, [i, "".join(given[i]["source"])])
+        self.js("panel.content.activeCellIndex = given", places[0])
 
     def sizes(self) -> list[dict]:
-        """Every output and figure, as wide as it is and as its panel lets it be.
-
-        Cells are brought into view one by one: JupyterLab lays out only what is near.
-        """
+        """Every output and figure, as wide as it is and as its panel lets it be."""
         out = []
-        for cell in range(self.page.evaluate(f"() => {PANEL}.content.widgets.length")):
-            self.page.evaluate(f"(i) => {PANEL}.content.scrollToItem(i, 'start')", cell)
-            self.page.wait_for_timeout(30)
-            out += self.page.evaluate(SIZES, cell)
+        for i in range(self.js("cells.length")):  # only what is near is laid out
+            self.js("panel.content.scrollToItem(given, 'start')", i)
+            self.page.wait_for_timeout(60)
+            out += self.js(SIZES, i)
         return out
 
-    def scroll_to(self, selector: str) -> None:
-        """Bring the first match to the top of the panel."""
-        self.page.locator(selector).first.evaluate("e => e.scrollIntoView({block: 'start'})")
-        self.page.wait_for_timeout(200)
-
-    def explorer_cell(self) -> int:
-        """The place of the cell with the explorer, brought into view."""
-        cell = self.page.evaluate(EXPLORER)
-        assert cell >= 0, "no cell has an explorer"
-        self.page.evaluate(f"(i) => {PANEL}.content.scrollToItem(i, 'start')", cell)
-        self.page.wait_for_selector(f"{VISIBLE} .widget-interact", state="visible")
-        self.page.evaluate(
-            f"(i) => {PANEL}.content.widgets[i].node.querySelector('.widget-interact')"
-            ".scrollIntoView({block: 'start'})",
-            cell,
-        )
-        self.page.wait_for_selector(f"{VISIBLE} .widget-interact img")
-        return cell
+    def explorer(self) -> bool:
+        """Bring the explorer into view; False where the notebook has none."""
+        at = self.js("cells.findIndex(c => /^explorer\\(/m.test(c.model.sharedModel.getSource()))")
+        if at >= 0:
+            self.js("panel.content.scrollToItem(given, 'start')", at)
+            self.page.locator(f"{BOX} img").scroll_into_view_if_needed()
+        return at >= 0
 
     def figure(self) -> str:
         """The explorer's figure, as the text of its bytes."""
-        return self.page.evaluate(FIGURE)
+        return self.js(FIGURE)
 
     def wait_for_another_figure(self, than: str) -> None:
         """Until the explorer shows another picture, whole; TimeoutError if it does not."""
-        shown = f"(old) => {{ const f = ({FIGURE})(); return f !== '' && f !== old; }}"
-        self.page.wait_for_function(shown, arg=than, polling=100)
+        self.wait(f"{FIGURE} && {FIGURE} !== given", than)
         self.settle()
 
 
-PANEL = "window.jupyterapp.shell.currentWidget"
 VISIBLE = ".jp-NotebookPanel:not(.lm-mod-hidden)"
-CLEAR = "editmenu:clear-all"
-COUNTS = f"""() => {PANEL}.content.widgets.filter(c => c.model.type === 'code')
-    .map(c => c.model.executionCount)"""
-DONE = f"""() => {{
-    const cells = {PANEL}.content.widgets.filter(c => c.model.type === 'code');
-    const failed = cells.some(c => c.model.outputs.toJSON().some(o => o.output_type === 'error'));
-    const idle = {PANEL}.sessionContext.session.kernel.status === 'idle';
-    return idle && (failed || cells.every(c => c.model.executionCount !== null));
-}}"""
-COMPLAINTS = f"""() => {{
-    const out = [];
-    {PANEL}.content.widgets.forEach((cell, i) => {{
-        if (cell.model.type !== 'code') return;
-        for (const o of cell.model.outputs.toJSON()) {{
-            if (o.output_type === 'error') out.push(`cell ${{i}}: ${{o.ename}}: ${{o.evalue}}`);
-            if (o.name === 'stderr') out.push(`cell ${{i}}: ${{[o.text].flat().join('')}}`);
-        }}
-        const words = cell.node.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"],'
-            + '[data-mime-type="application/vnd.jupyter.stderr"]');
-        for (const w of cell.node.querySelectorAll('.widget-interact') .length ? words : [])
-            out.push(`cell ${{i}}, explorer: ${{w.textContent}}`);
-    }});
-    return out;
-}}"""
-SIZES = f"""(i) => {{
-    const panel = {PANEL}.content.node, cell = {PANEL}.content.widgets[i];
-    const edge = panel.getBoundingClientRect().left + panel.clientWidth;
-    const out = [];
-    const add = (kind, e, more) => out.push({{
-        cell: i, kind, width: e.scrollWidth, room: e.clientWidth,
-        height: e.getBoundingClientRect().height,
-        right: e.getBoundingClientRect().right, edge, panel: panel.clientHeight, ...more}});
-    const outputs = cell.node.querySelectorAll('.jp-OutputArea-output, .jp-RenderedMarkdown');
-    for (const e of outputs) add('output', e, {{}});
-    for (const e of cell.node.querySelectorAll('.jp-OutputArea-output img'))
-        add('figure', e, {{natural: e.naturalWidth, shown: e.clientWidth}});
-    for (const e of cell.node.querySelectorAll('.cm-scroller')) add('source', e, {{}});
-    return out;
-}}"""
-EXPLORER = f"""() => {PANEL}.content.widgets.findIndex(c => c.model.type === 'code'
-    && /^explorer\\(/m.test(c.model.sharedModel.getSource()))"""
-FIGURE = f"""() => {{
-    const shown = {PANEL}.node.querySelectorAll('.widget-interact img');
-    return shown.length === 1 && shown[0].complete ? shown[0].src : '';
-}}"""
+BOX = f"{VISIBLE} .widget-interact"
+HAVE = "const panel = window.jupyterapp?.shell.currentWidget, cells = panel?.content?.widgets;"
+IDLE = "panel.sessionContext.session.kernel.status === 'idle'"
+ERRORS = """cells.flatMap((c, cell) => (c.model.outputs?.toJSON() ?? [])
+    .filter(o => o.output_type === 'error' || o.name === 'stderr')
+    .map(o => ({cell, words: o.ename ? `${o.ename}: ${o.evalue}` : [o.text].flat().join('')})))"""
+PUT = "cells[given[0]].model.sharedModel.setSource(given[1])"
+FIGURE = f"([...document.querySelectorAll('{BOX} img')].find(i => i.naturalWidth)?.src ?? '')"
+SIZES = """[...cells[given].node.querySelectorAll(
+    '.jp-OutputArea-output, .jp-RenderedMarkdown, .jp-OutputArea-output img')].map(e => ({
+        cell: given, image: e.tagName === 'IMG', loaded: e.naturalWidth !== 0,
+        width: e.scrollWidth, room: e.clientWidth, height: e.clientHeight,
+        right: e.getBoundingClientRect().right,
+        edge: panel.content.node.getBoundingClientRect().left + panel.content.node.clientWidth}))"""
