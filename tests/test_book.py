@@ -42,7 +42,9 @@ TEXT = """# 01 · First
 
 [![Open](https://a.org/b.svg)](https://a.org/c) [![Two](https://a.org/d.svg)](https://a.org/e)
 
-Where $x_i$ is.
+After this notebook you can
+
+- say where $x_i$ is.
 
 $$\\frac{a}{b} = \\arg\\max_c \\log p$$
 
@@ -107,6 +109,7 @@ def test_the_rendered_site(small):
     page = (site / "notebooks/01_first.html").read_text(encoding="utf-8")
     for alt in ("A point in the middle.", "Another point.", "Two boxes."):
         assert f'alt="{alt}"' in page
+    assert page.index("A point in the middle.") < page.index("After this notebook you can")
     assert re.search(r"<math display=.block.><mfrac><mi>a</mi><mi>b</mi></mfrac>", page)
     assert "<th>a</th>" in page and re.search(r"<td><p><math><mn>2</mn></math></p></td>", page)
     assert "grumble" not in page and "a.org" not in page

@@ -55,7 +55,8 @@ TOC = "\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {}\n\n{}\n```\n"
 ABOUT = "notebooks/book/* piaa_utils/README data/README data/mini_clip/README benchmarks/README"
 ABOUT += " notebooks/[A-Z]* CONTRIBUTING CHANGELOG"
 FOLDED = {"setup": "Setup: finds or fetches the series", "exercise": "A solution"}
-FOLDED |= {"versions": "Versions"}
+FOLDED |= {"config": "Configuration", "versions": "Versions"}
+GOALS = re.compile(r"^\**After this notebook you can", re.MULTILINE)
 STUDENT = re.compile(r"\]\(([\w/.]*student/[^)]*\.ipynb)\)")  # no pages: files to fetch
 BADGES = re.compile(r"^(?:\[!\[[^\]]*\]\(http[^)]*\)\]\([^)]*\)[ \t]*)+$", re.MULTILINE)
 WIDE = 88  # characters: longer lines scroll, so the keyboard must reach them
@@ -92,7 +93,19 @@ def read(app, docname, source) -> None:
                     data = lines if "svg" in kind else base64.b64decode(text)
                     alt = output["metadata"].get(kind, {}).get("alt", "")
                     alts[hashlib.sha256(data).hexdigest()] = alt
+    finding_first(notebook["cells"])
     source[0] = json.dumps(notebook)
+
+
+def finding_first(cells: list[dict]) -> None:
+    """The first figure once more below the finding: a lecturer's first screen shows both."""
+    figures = (o for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {}))
+    text, figure = "".join(cells[0]["source"]), next(figures, None)
+    if (goals := GOALS.search(text)) and figure:
+        shown = {"cell_type": "code", "id": "finding", "source": "figure", "outputs": [figure]}
+        shown |= {"metadata": {"tags": ["remove-input"]}, "execution_count": None}
+        rest = {**cells[0], "id": "goals", "source": text[goals.start() :]}
+        cells[:1] = [{**cells[0], "source": text[: goals.start()]}, shown, rest]
 
 
 def describe(app, doctree) -> None:
