@@ -180,7 +180,7 @@ def test_on_a_pretended_gpu_too(gpu, whole, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             run_and_stop(patch, place, name, at, *MINI, "--out", folder)
         assert outcome(folder) == outcome(tmp_path / "whole")
-        assert result_of(folder)["run"]["resumed"] == 2
+        assert result_of(folder)["run"]["resumed"] > 0
     for row, there in scores_of(tmp_path / "whole").items():
         torch.testing.assert_close(there, scores_of(whole)[row], atol=1e-4, rtol=0)
 
