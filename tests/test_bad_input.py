@@ -263,7 +263,10 @@ ROWS = {
     "predict: no such torch": (f"predict {IN} --device hpu", "No device 'hpu' .--device. here"),
     "predict: a threshold": (f"predict {IN} --threshold nan", "from 0 to 1, not nan"),
     "predict: garbage": ("predict good --classifier text", "text is no classifier .* fit it again"),
-    "predict: a ResNet": (f"predict {IN} --backbone RN50 --pretrained openai", "a ResNet.* such as"),
+    "predict: a ResNet": (
+        f"predict {IN} --backbone RN50 --pretrained openai",
+        "RN50 is a ResNet, ",
+    ),
     "reproduce: no root": ("reproduce voc07", "needs data_root, the folder"),
     "reproduce: no folder": ("reproduce voc07 --data-root gone", "gone.*piaa download voc07"),
     "reproduce: no labels": ("reproduce good", "no file good/labels.csv.*file,labels"),
