@@ -175,7 +175,7 @@ def test_on_a_pretended_gpu_too(gpu, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "load_backbone", lambda *_, **__: clip)
     monkeypatch.setattr(reproduce, "device_name", str)
     command(*MINI, "--out", tmp_path / "whole")
-    for place, name, at in ((PatchBank, "update", {2, 4}), (PIAA, "score_features", {3, 4})):
+    for place, name, at in ((PatchBank, "update", {2, 4}), (PIAA, "score_features", {3, 6})):
         folder = tmp_path / name
         with monkeypatch.context() as patch:
             run_and_stop(patch, place, name, at, *MINI, "--out", folder)
