@@ -75,13 +75,12 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(labels)
-        count = len(rows)
-        weights = np.ones(count) if sample_weight is None else np.asarray(sample_weight, np.float64)
-        fine = weights.shape == (count,) and np.isfinite(weights).all() and (weights >= 0).all()
+        size = len(rows)
+        weights = np.ones(size) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        fine = weights.shape == (size,) and np.isfinite(weights).all() and (weights >= 0).all()
         if not fine or not weights.any():
-            raise ValueError(
-                f"sample_weight must be {count} finite numbers from 0 up, not all zero."
-            )
+            wanted = f"{size} finite numbers, 0 or more, not all zero"
+            raise ValueError(f"sample_weight must be {wanted}.")
         used = weights > 0
         rows, weights = rows[used], weights[used]
         self.classes_, labels, means = self._classes(rows, labels[used])
