@@ -129,7 +129,7 @@ X, Y, P = rows(12)
 @pytest.mark.parametrize(
     ("options", "X", "y", "weights", "message"),
     [
-        ({}, X, Y, -P, "from 0 up"),
+        ({}, X, Y, -P, "0 or more"),
         ({}, X, Y, 0 * P, "not all zero"),
         ({}, X, Y, P * np.nan, "12 finite numbers"),
         ({}, X, Y, P / P.sum() / 2, "counts rows, and sums to 0.5"),
