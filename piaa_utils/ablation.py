@@ -1,8 +1,4 @@
-"""``python -m piaa_utils run``: what each step of PIAA adds, measured on the embedded mini world.
-
-A row of the table is an object: which patches, what reads them, with which scales, pooled how. All
-rows see the same features of the same pictures; those are kept on disk and used again.
-"""
+"""``piaa run``: what each step of PIAA adds, measured on the embedded mini world."""
 
 import argparse
 import json
@@ -59,9 +55,8 @@ class Row(NamedTuple):
     ) -> Tensor:
         """Scores of pictures from their features (PIAA, PAA and what it is compared with).
 
-        cls : [n, D] unit [CLS] features. patches : [n, N, D] unit features of the row's encoder.
-        text : [C, D] unit text features. learned : what ``recipe`` gave; None reads patches by
-        their cosines. Returns [n, C] from 0 to 1.
+        [n, D] unit [CLS], [n, N, D] unit patches of the row's encoder, [C, D] unit text, and what
+        ``recipe`` gave (None: cosines read the patches) to [n, C] from 0 to 1.
 
         >>> row = Row("text", "vanilla", None, Scales(T=0.5), "max")
         >>> row.score(torch.eye(1, 2), torch.eye(2)[None], torch.eye(2)).round(decimals=2)
@@ -82,11 +77,7 @@ def scales_of(backbone: Backbone, encoder: str) -> Scales:
 
 
 def ladder(scales: Scales, constants: dict[str, Any]) -> dict[str, Row]:
-    """All rows by name, with the scales of a model: ``backbone.scales``, ``backbone.constants``.
-
-    >>> ladder(Scales(s=20.0), {"cls_alone": 5.0})["[CLS]"].scales.s
-    5.0
-    """
+    """All rows by name, with the scales of a model: ``backbone.scales``, ``backbone.constants``."""
     alone = Scales(s=constants.get("cls_alone", scales.s))
     text = Scales(T=1 / constants.get("text", SELECTION_SCALE))  # softmax(60 cos)
     papers = Scales(T=scales.T)  # s = 80, m = 200
@@ -164,14 +155,12 @@ def measure(backbone: Backbone, cache: Path) -> tuple[Scores, plots.Figure]:
 def choose_scenes(
     areas: np.ndarray, cls: np.ndarray, piaa: np.ndarray, n: int = 3
 ) -> list[tuple[int, int, list[int], list[int]]]:
-    """Pictures that show what PIAA adds, by a rule; how often it does is for the table to say.
+    """Pictures that show what PIAA adds: (picture, class, [CLS]'s best, PIAA's best) of each.
 
-    Of pictures with three classes or more: the smallest object that is among PIAA's n best
-    classes, n being how many the picture shows, and not among [CLS]'s. The smallest of these
-    objects come first, each of another class; where there are too few, those that [CLS] named too.
+    Of pictures with three classes or more: the smallest objects, each of another class, that are
+    among PIAA's best classes and (but for a lack of such) not among [CLS]'s.
 
     areas : [pictures, C] pixels of each class, 0 where it is not shown. cls, piaa : scores alike.
-    Returns (picture, class of that object, [CLS]'s n best, PIAA's n best) of each.
     """
     found = []
     for i in np.flatnonzero((areas > 0).sum(1) >= 3).tolist():

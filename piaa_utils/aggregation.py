@@ -1,10 +1,8 @@
 """PAA: prediction adaptive aggregation, from patch logits and [CLS] to the scores of an image.
 
-    g_ic = softmax_c((x_i.W + b) / T)          e_c = max_i g_ic         "spatial evidence"
-    s_patch = softmax_c(m e)                   s_cls = softmax_c(s cos(CLS, t))
-    score = 0.9 s_patch + 0.1 s_cls
-
-s, m and T are a model's own; the defaults are the paper's for VOC. Below: simpler ways to pool.
+g_ic = softmax_c((x_i.W + b) / T)          e_c = max_i g_ic         "spatial evidence"
+s_patch = softmax_c(m e)                   s_cls = softmax_c(s cos(CLS, t))
+score = 0.9 s_patch + 0.1 s_cls
 """
 
 import torch
@@ -14,9 +12,7 @@ from piaa_utils.settings import CLS_WEIGHT, Scales, check_positive
 
 
 def posterior(logits: Tensor, T: float = 500.0) -> Tensor:
-    """Class probabilities of each patch, g = softmax_c(logits / T) (PIAA, PAA).
-
-    [..., N, C] decision values x.W + b to [..., N, C], flatter for a larger T.
+    """Class probabilities of patches, [..., N, C] alike: g = softmax_c(logits / T) (PIAA, PAA).
 
     >>> posterior(torch.tensor([[0.0, 0.0], [500.0, 0.0]])).round(decimals=3)
     tensor([[0.5000, 0.5000],
@@ -44,9 +40,7 @@ def patch_scores(e: Tensor, m: float = 200.0) -> Tensor:
 
 
 def cls_scores(cls: Tensor, text: Tensor, s: float = 80.0) -> Tensor:
-    """s_cls = softmax_c(s cos(CLS, t)), CLIP's own answer (PIAA, PAA).
-
-    Unit features [..., D] and text [C, D] to [..., C] scores that sum to 1.
+    """CLIP's own answer, s_cls = softmax_c(s cos(CLS, t)): [..., D] to [..., C] (PIAA, PAA).
 
     >>> cls_scores(torch.tensor([[0.6, 0.8]]), torch.eye(2), s=10.0).round(decimals=3)
     tensor([[0.1190, 0.8810]])
@@ -66,7 +60,7 @@ def paa(
 
     logits : [B, N, C] decision values of the patches, x.W + b.
     cls : [B, D] and text : [C, D], unit features.
-    scales : s, m and T.    cls_weight : share of [CLS] in the score, 0 to 1; 1 is [CLS] alone.
+    cls_weight : share of [CLS] in the score, 0 to 1; 1 is [CLS] alone.
     second_softmax : False leaves s_patch at the evidence e itself, for comparison.
 
     Returns [B, C] scores from 0 to 1; they sum to 1 with the second softmax.

@@ -1,8 +1,7 @@
-"""The backbone: a frozen CLIP whose image tower is a plain ViT.
+"""The backbone: a frozen CLIP whose image tower is a plain ViT, for PIAA needs its patch tokens.
 
-PIAA trains nothing in CLIP. It needs the patch tokens, so the tower must be a plain vision
-transformer with a class token, and it must compute the activation that its weights were trained
-with: QuickGELU for OpenAI's. GELU in its place runs without a murmur and gives wrong features.
+It must compute the activation that its weights were trained with: QuickGELU for OpenAI's. GELU in
+its place runs without a murmur and gives wrong features.
 """
 
 import copy
@@ -43,14 +42,10 @@ class Backbone:
     name : "mini", or architecture/weights, such as "ViT-B-16-quickgelu/openai".
     image_size, grid : S, side of the image in pixels; g, patches along it; N = g * g patches.
     depth, width, dim : L blocks of the image tower; D_v channels of its tokens; D of embeddings.
-    blocks : those of the image tower; ``blocks[l - 1]`` computes h_l.
-    quick_gelu : whether the model computes QuickGELU, not GELU.
-    device, precision : where, and whether in "fp32" or "amp", features are computed.
     preprocess : PIL image -> float tensor [3, S, S]: short side to S (bicubic), centre crop,
         RGB in [0, 1], then minus ``mean``, over ``std`` (3 numbers each).
     tokenizer : list of strings -> tokens [n, context], or None for a vocabulary not CLIP's.
-    calibration, scales : SC-CLIP's sizes and PAA's scales for this tower, from the file that lies
-        beside the weights of a model of ours (``constants``, else {}), or else the paper's.
+    calibration, scales : SC-CLIP's sizes and PAA's scales for this tower, or else the paper's.
     """
 
     def __init__(self, model: open_clip.CLIP, name: str, tokenizer, device, precision, constants):
@@ -65,8 +60,8 @@ class Backbone:
         self.image_size, self.grid = visual.image_size[0], visual.grid_size[0]
         self.blocks: Sequence[ResidualAttentionBlock] = visual.transformer.resblocks
         self.depth, (self.width, self.dim) = len(self.blocks), visual.proj.shape
-        looks = open_clip.get_model_preprocess_cfg(model) | {"size": self.image_size}
-        looks = PreprocessCfg(**looks)
+        own_looks = open_clip.get_model_preprocess_cfg(model)
+        looks = PreprocessCfg(**own_looks | {"size": self.image_size})
         self.mean, self.std = list(looks.mean), list(looks.std)
         self.preprocess = image_transform_v2(looks, is_train=False)
 
@@ -96,17 +91,15 @@ class Backbone:
     ) -> Tensor:
         """The text embeddings t_c: [C + B, D], unit rows, in the order of the vocabulary's names.
 
-        Of several prompts of a name: the mean of their unit embeddings, brought to unit length. A
-        vocabulary brings its own ``templates``. What a vocabulary refuses, a prompt longer than the
-        tower reads, two names that CLIP reads alike and a lack of a tokenizer are a ValueError.
+        Of several prompts of a name: the mean of their unit embeddings, brought to unit length.
+        Words that a vocabulary or CLIP cannot tell apart or read whole are a ValueError.
         """
         if not isinstance(words, Vocabulary):
             words = Vocabulary(words, templates=templates)
         if self.tokenizer is None:
             wanted = "set backbone.tokenizer, a function from a list of strings to tokens"
             raise ValueError(f"{self.name} has another vocabulary than CLIP's: {wanted}.")
-        of_each = words.prompts()
-        prompts = sum(of_each, [])
+        prompts = sum(of_each := words.prompts(), [])
         check_lengths(prompts, self.tokenizer)
         tokens = self.tokenizer(prompts).to(self.device)
         text = torch.cat([self.model.encode_text(part) for part in tokens.split(256)])
@@ -125,21 +118,18 @@ def load_backbone(
 ) -> Backbone:
     """Load a CLIP with a plain-ViT image tower.
 
-    model : "mini", the CLIP embedded in this repository (no network); the name of an open_clip
-        architecture, such as "ViT-B-16-quickgelu"; a folder (Path) laid out as data/mini_clip;
-        or an open_clip model that you built (it is copied).
-    pretrained : the weights: a tag of open_clip such as "openai" (downloaded once), or a
-        checkpoint file: OpenAI's TorchScript ``.pt``, a state dict, ``.safetensors``. Nothing
-        in a file is run. None for what has its weights: "mini", a folder, your own model.
+    model : "mini", the CLIP embedded in this repository; the name of an open_clip architecture,
+        such as "ViT-B-16-quickgelu"; a folder (Path) laid out as data/mini_clip; or an open_clip
+        model that you built (it is copied).
+    pretrained : a tag of open_clip such as "openai" (downloaded once), or a checkpoint file, in
+        which nothing is run: OpenAI's TorchScript ``.pt``, a state dict, ``.safetensors``. None for
+        what has its weights: "mini", a folder, your own model.
     device : None takes CUDA or MPS where there is one, else the CPU.
-    image_size : None keeps the tower's own; another multiple of the patch size interpolates
-        the position embeddings (bicubic).
-    precision : "fp32", or "amp" for PyTorch's automatic mixed precision (float16), meant for
-        GPUs: text features and scclip's comparisons stay float32, and all come out as float32.
-        What it changes, ``benchmarks/precision.py`` measures.
+    image_size : None, or another multiple of the patch size (positions are interpolated, bicubic).
+    precision : "fp32", or "amp", PyTorch's automatic mixed precision (float16), for GPUs; text
+        features and scclip's comparisons stay float32, and all come out as float32.
 
-    A tower, weights, device or precision that will not do are a ValueError; a file that is not
-    there is a FileNotFoundError, and a download that fails a ConnectionError.
+    What will not do is a ValueError, no file a FileNotFoundError, no download a ConnectionError.
 
     >>> backbone = load_backbone("mini", device="cpu")
     >>> backbone.grid, backbone.depth, backbone.width, backbone.dim, backbone.quick_gelu
@@ -165,17 +155,15 @@ def embedded_clip(model: str | Path, pretrained: Any) -> tuple[open_clip.CLIP, s
     folder, name = Path(model) if model != MINI else data_dir() / "mini_clip", Path(model).name
     if pretrained is not None:
         raise ValueError(f'"{name}" brings its own weights: leave out pretrained={pretrained!r}.')
-    paths = folder / "open_clip_config.json", folder / "constants.json"
+    shown, paths = printable(folder), (folder / "open_clip_config.json", folder / "constants.json")
     if not paths[0].is_file():
-        raise FileNotFoundError(
-            f"{printable(folder)} holds no {paths[0].name}: take a whole clone."
-        )
+        raise FileNotFoundError(f"{shown} holds no {paths[0].name}: take a whole clone.")
     try:
         about, own = (json.loads(p.read_text("utf-8")) if p.is_file() else {} for p in paths)
         clip, looks = open_clip.CLIP(**about["model_cfg"]), about["preprocess_cfg"]
     except Exception as error:  # json's, and what open_clip makes of other settings
         what = f"has a damaged open_clip_config.json or constants.json ({error!r})"
-        raise ValueError(f"{printable(folder)} {what}: take a whole clone.") from error
+        raise ValueError(f"{shown} {what}: take a whole clone.") from error
     load_weights(clip, folder / "model.safetensors", name)
     clip.visual.preprocess_cfg = looks
     return clip, name, own
@@ -261,10 +249,9 @@ def check_activation(name: str, config: dict[str, Any], quick: bool, weights: An
     if config.get("quick_gelu", False) != quick:
         trained, computes = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
         right = name.removesuffix("-quickgelu") + "-quickgelu" * quick
-        what = f"were trained with {trained}, but {name} computes {computes}, and all features"
-        raise ValueError(
-            f"The weights {str(weights)!r} {what} would be wrong: use model={right!r}."
-        )
+        what = f"The weights {str(weights)!r} were trained with {trained}, but {name} computes"
+        mend = f"{computes}, and all features would be wrong: use model={right!r}."
+        raise ValueError(f"{what} {mend}")
 
 
 def warn_of_gelu(name: str, path: Path, conv: Tensor) -> None:
@@ -272,11 +259,9 @@ def warn_of_gelu(name: str, path: Path, conv: Tensor) -> None:
     if f"{name}-quickgelu" in open_clip.list_models():
         openai = torch.equal(conv, conv.half().float())
         found = "half-precision values, as OpenAI's weights do" if openai else "nothing that tells"
-        what = (
-            f"{printable(path)} holds {found}; {name} computes GELU: if its weights were trained "
-        )
+        what = f"{printable(path)} holds {found}; {name} computes GELU: if its weights were trained"
         mend = f"with QuickGELU, all features are wrong, and the model must be '{name}-quickgelu'."
-        warnings.warn(what + mend, stacklevel=4)
+        warnings.warn(f"{what} {mend}", stacklevel=4)
 
 
 def check_plain_vit(visual: Any, name: str) -> None:
@@ -301,8 +286,8 @@ def check_plain_vit(visual: Any, name: str) -> None:
 
 def refuse_any(name: str, faults: dict[str, bool]) -> None:
     """Raise the error for the first fault that a tower has."""
-    wanted = "a plain ViT for square images, with a class token, such as 'ViT-B-16-quickgelu'"
-    for found in (found for found, has in faults.items() if has):
+    if found := next((found for found, has in faults.items() if has), None):
+        wanted = "a plain ViT for square images, with a class token, such as 'ViT-B-16-quickgelu'"
         raise ValueError(f"{name} is {found}, and the patch encoders need {wanted}.")
 
 

@@ -1,8 +1,6 @@
 """Weights from a local file, read without running anything that the file holds.
 
-Three formats: safetensors; a state dict that ``torch.save`` wrote (also within a training
-checkpoint); the TorchScript archive in which OpenAI published CLIP, of which only the tensors are
-read, without PyTorch's deprecated loader.
+Three formats: safetensors; a state dict (of a training checkpoint); OpenAI's TorchScript archive.
 """
 
 import pickle
@@ -29,16 +27,7 @@ SAFE: dict[tuple[str, str], Any] = {  # what a pickle of tensors may name
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file: names to tensors, on the CPU, as stored.
-
-    No file is a FileNotFoundError; one without weights, damaged or of code a ValueError.
-
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "weights.pt"
-    >>> torch.save({"state_dict": {"module.proj": torch.ones(2, 3)}}, file)
-    >>> {name: tuple(tensor.shape) for name, tensor in read_state_dict(file).items()}
-    {'proj': (2, 3)}
-    """
+    """The state dict of a checkpoint file, on the CPU, as stored; another file is a ValueError."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {printable(path)}.")
@@ -53,10 +42,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception as error:  # whatever the three parsers raise on a damaged or foreign file
-        raise ValueError(
-            f"{printable(path)} cannot be read as weights ({type(error).__name__}): it is damaged, "
-            "or holds objects other than tensors; save a plain state dict as .safetensors, name it."
-        ) from error
+        what = f"{printable(path)} cannot be read as weights ({type(error).__name__})"
+        mend = "holds objects other than tensors; save a plain state dict as .safetensors, name it"
+        raise ValueError(f"{what}: it is damaged, or {mend}.") from error
     if isinstance(state, dict) and "state_dict" in state:  # a training checkpoint
         state = state["state_dict"]
     kinds = [(type(n), torch.is_tensor(t)) for n, t in getattr(state, "items", dict)()]
@@ -78,11 +66,10 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> None:
     for key in [*expected, *state]:
         there, wanted = (tuple(d[key].shape) if key in d else None for d in (state, expected))
         if there != wanted:
-            raise ValueError(
-                f"{printable(path)} was not made for {name}: tensor {key!r} is "
-                f"{there or 'missing'} in the file and {wanted or 'missing'} in the model; name "
-                "the file's architecture as model (names as in open_clip and OpenAI's CLIP)."
-            )
+            found = f"{there or 'missing'} in the file and {wanted or 'missing'} in the model"
+            mend = "name the file's architecture as model (names as in open_clip and OpenAI's CLIP)"
+            what = f"{printable(path)} was not made for {name}: tensor {key!r} is {found}"
+            raise ValueError(f"{what}; {mend}.")
     model.load_state_dict(state)
 
 

@@ -1,7 +1,5 @@
 """PVCL, Stages I to III: from a bank of patches to the visual classifier W, b.
 
-With W and b from the GDA of ``piaa_utils.gda``:
-
     Stage I     GDA on the bank, each row weighed by its text probability p of its own class
     Stage II    q_ic = softmax_c(T (x_i.W + b)) on the bank, y_i = argmax; keep the trustworthy rows
     Stage III   GDA again, on the rows kept, each weighed by its q
@@ -33,9 +31,9 @@ class Purified(NamedTuple):
 class Learned(NamedTuple):
     """W [D, C] and b [C], float32: the decision values of patches x [..., D] are x @ W + b.
 
-    report : ready for JSON. ``selected``: patches of each class in the bank; ``images``: how many
-    images they are from; ``text_fallback``: classes (by number) without a patch in the last stage;
-    after Stage II ``predicted`` and ``kept`` patches of each class, and if it ``kept_nothing``.
+    report : ready for JSON: patches of each class ``selected`` for the bank, the ``images`` they
+    are from, ``predicted`` and ``kept`` by Stage II, and if it ``kept_nothing``; ``text_fallback``:
+    classes (by number) without a patch in the last stage.
     """
 
     W: Tensor
@@ -55,10 +53,8 @@ class Recipe(NamedTuple):
     >>> patches = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]]])
     >>> bank.update(patches, text, image_ids=[0])
     >>> W, b, report = recipe.learn(bank, text)
-    >>> (patches[0] @ W + b).argmax(dim=1).tolist()
-    [0, 0, 1, 1]
-    >>> report["selected"], report["images"]
-    ([2, 2], [1, 1])
+    >>> (patches[0] @ W + b).argmax(dim=1).tolist(), report["selected"]
+    ([0, 0, 1, 1], [2, 2])
     """
 
     k: int = BANK_SIZE
@@ -75,8 +71,8 @@ class Recipe(NamedTuple):
         text : [C, D] unit text features: the mean of a class for which a stage has no patch.
         names : C names for the warning that lists such classes; None numbers them.
 
-        An empty bank or another `purify` is a ValueError. Where Stage II keeps nothing at all a
-        warning says so (the authors' code crashes there; here Stage I's classifier stays).
+        An empty bank or another `purify` is a ValueError. Where Stage II keeps nothing, Stage I's
+        classifier stays, with a warning (the authors' code crashes there).
         """
         if self.purify not in (None, "released"):
             raise ValueError(f'purify must be None or "released": got {self.purify!r}.')
@@ -115,10 +111,7 @@ class Recipe(NamedTuple):
 def fit_gda(
     features: Tensor, labels: Tensor, weights: Tensor, text: Tensor
 ) -> GaussianDiscriminantAnalysis:
-    """The GDA of the paper: text features as prototypes, weights in the class means only.
-
-    [n, D] features, [n] labels, [n] weights p or q of the row's class, and [C, D] text.
-    """
+    """The GDA of the paper: text [C, D] as prototypes, weights [n], p or q, in the means only."""
     rows, y, w, prototypes = (x.detach().cpu().numpy() for x in (features, labels, weights, text))
     gda = GaussianDiscriminantAnalysis(prototypes=prototypes, weigh_covariance=False)
     return gda.fit(rows, y, w)
@@ -128,8 +121,7 @@ def purify_released(logits: Tensor, temperature: float = PURIFY_TEMPERATURE["voc
     """Stage II as the authors' code does it (PIAA, PVCL Stage II).
 
     q = softmax_c(T (x.W + b)) of [n, C] decision values; for each predicted class the rows with
-    q >= mean + (unbiased) standard deviation of that class are kept. Seldom a filter: where T
-    saturates q at exactly 1 a class keeps all of its rows or none; and never a lone row.
+    q >= mean + (unbiased) standard deviation of that class are kept, and never a lone row.
 
     >>> logits = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     >>> purify_released(logits, temperature=1.0).rows.tolist()

@@ -1,7 +1,4 @@
-"""A contact sheet: pictures, tags and heat maps in one HTML file that needs nothing else.
-
-The pictures are inside it as data URIs. It has no script, and its policy forbids all else.
-"""
+"""A contact sheet: pictures, tags and heat maps in one HTML file without scripts or links."""
 
 import base64
 import io
@@ -35,9 +32,6 @@ def contact_sheet(
 
     found : from :func:`piaa_utils.tags.tag_images`, with the classifier `piaa`.
     first : indices of the pictures that stand first, see :func:`piaa_utils.tags.needs_a_look`.
-    limit : pictures on the sheet; the sheet says how many are left out.
-
-    A picture that was tagged and can no longer be read is an UnreadableImage.
     """
     n, k = len(found.names), len(first)
     order = [*first, *(i for i in range(n) if i not in set(first))][:limit]

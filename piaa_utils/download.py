@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from piaa_utils.worlds import WORLDS, load_world
 REGISTRY = Path(__file__).with_name("registry.txt")
 EMBEDDED = ("mini_clip", "mini_scenes")  # folders of data/ that the package needs
 RETRIES = 1  # after a transfer that broke or was damaged
+Downloader = partial(pooch.HTTPDownloader, chunk_size=1 << 20, timeout=30)
 # The archives of each data set, and the splits that need them. NUS-WIDE is gone from the web.
 ARCHIVES: dict[str, dict[str, tuple[str, ...]]] = {
     "voc07": {"VOCtrainval_06-Nov-2007.tar": ("learn",), "VOCtest_06-Nov-2007.tar": ("test",)},
@@ -37,11 +39,10 @@ def download_world(name: str, data_root: str | os.PathLike[str], progress: bool 
     """Fetch and unpack one of the paper's data sets; what is there already is left as it is.
 
     name : "voc07" (0.9 GB), "voc12" (2 GB) or "coco" (20 GB); twice that while it is unpacked.
-    data_root : the folder to unpack in, see :func:`piaa_utils.worlds.load_world`; the archives stay
-        in ``data_root/archives``, and may be removed afterwards.
+    data_root : the folder to unpack in; the archives stay in ``data_root/archives``.
 
-    An unknown name and another checksum are a ValueError, NUS-WIDE, which has to be asked for, a
-    FileNotFoundError, no network or room an OSError.
+    An unknown name or another checksum is a ValueError, NUS-WIDE a FileNotFoundError, no network or
+    room an OSError.
     """
     root = Path(data_root)
     for archive, splits in ARCHIVES.get(name, {}).items():
@@ -59,8 +60,7 @@ def download_world(name: str, data_root: str | os.PathLike[str], progress: bool 
 def download_data(progress: bool = True) -> Path:
     """Fetch ``data/`` of the repository, where :func:`piaa_utils.files.data_dir` finds it.
 
-    Other data than this version was made with is a ValueError; no network, or no repository at the
-    address that PIAA_REPOSITORY names, an OSError.
+    Other data than this version's is a ValueError; no network or no such repository an OSError.
     """
     url, target = f"{REPOSITORY}/archive/refs/tags/v{version('piaa-utils')}.zip", fetched_dir()
     make_folder(target)
@@ -68,12 +68,13 @@ def download_data(progress: bool = True) -> Path:
     with tempfile.TemporaryDirectory(prefix=".data-", dir=target) as beside:
         file = Path(beside) / "repository.zip"
         try:
-            _downloader(progress)(url, file, None)
+            Downloader(progressbar=progress)(url, file, None)
         except OSError as error:
-            raise OSError(
-                f"The embedded data cannot be fetched from {url} ({error}): check the network, or "
-                f"get the repository and let PIAA_DATA name its folder data/."
-            ) from None
+            what = f"The embedded data cannot be fetched from {url} ({error})"
+            mend = (
+                "check the network, or get the repository and let PIAA_DATA name its folder data/"
+            )
+            raise OSError(f"{what}: {mend}.") from None
         unpack(file, beside)
         for name in EMBEDDED:
             found = next(Path(beside).glob(f"*/data/{name}"), Path(beside))
@@ -96,7 +97,7 @@ def checksum(folder: Path) -> str:
 def unpack(archive: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
     """Unpack a tar or zip archive into a folder: each file whole, none that is there replaced.
 
-    One that is damaged, or has a member that would land outside of the folder, is a ValueError.
+    One that is damaged, or has a member that would land elsewhere, is a ValueError.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as beside:
@@ -110,8 +111,8 @@ def unpack(archive: str | os.PathLike[str], folder: str | os.PathLike[str]) -> N
                         raise zipfile.BadZipFile(f"{bad[0]!r} would land elsewhere")
                     file.extractall(beside)
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            said = f"{printable(archive)} was not unpacked ({error}): remove it."
-            raise ValueError(said) from None
+            what = f"{printable(archive)} was not unpacked ({error})"
+            raise ValueError(f"{what}: remove it.") from None
         for path in sorted(Path(beside).rglob("*")):
             place = folder / path.relative_to(beside)
             if path.is_dir():
@@ -125,16 +126,11 @@ def _fetch(name: str, folder: Path, progress: bool) -> Path:
     known = pooch.create(folder, "", retry_if_failed=RETRIES)
     known.load_registry(REGISTRY)
     try:
-        return Path(known.fetch(name, downloader=_downloader(progress)))
+        return Path(known.fetch(name, downloader=Downloader(progressbar=progress)))
     except OSError as error:
-        raise OSError(
-            f"{known.get_url(name)} cannot be fetched ({error}): check network, room and "
-            f"permission, or fetch it elsewhere and put it at {folder / name}."
-        ) from None
-
-
-def _downloader(progress: bool) -> pooch.HTTPDownloader:
-    return pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 20, timeout=30)
+        what = f"{known.get_url(name)} cannot be fetched ({error}): check network, room and"
+        mend = f"permission, or fetch it elsewhere and put it at {folder / name}."
+        raise OSError(f"{what} {mend}") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,8 @@
 """Patch encoders: the paper's first step, "mitigating semantic entanglement".
 
 The last block of CLIP's image tower writes the whole picture's content into every patch. Each
-encoder here replaces that block, so that a patch keeps what it shows itself. Blocks 1 to L - 1 are
-the same for all encoders and for the [CLS] branch: :func:`run_trunk` runs them once, and one small
-function per encoder goes on from there. Features of an image do not depend on its batch.
+encoder replaces that block. :func:`run_trunk` runs blocks 1 to L - 1 once, for [CLS] too, and one
+small function per encoder goes on from there.
 
 Notation: h_l is the output of block l = 1..L, tokens [CLS] first and then N = g * g patches;
 q, k, v are the heads' queries, keys and values of a block; S(a) = softmax(a a^T / sqrt(d)) per
@@ -48,13 +47,12 @@ def encode(
 ) -> dict[str, Tensor]:
     """Encode images: the [CLS] embedding and, for each encoder asked, all patch embeddings.
 
-    images : float [B, 3, S, S] on any device, as ``backbone.preprocess`` makes them.
-    encoders : names out of ``ENCODERS``; however many, the trunk runs once.
-    normalize : rows of unit length, as the method wants them; False leaves them as they are.
+    images : float [B, 3, S, S] on any device, as ``backbone.preprocess`` makes them; another shape,
+        or a grid too small for scclip, is a ValueError.
+    encoders : names out of ``ENCODERS``.    normalize : rows of unit length, as the method wants.
     calibration : scclip's beta, CLS share and gain; None takes those of the backbone.
 
     Returns {"cls": [B, D], name: [B, N, D] for each name}, float32, patches row by row of the grid.
-    An unknown encoder, images of another shape and a grid too small for scclip are a ValueError.
 
     >>> from piaa_utils.backbone import load_backbone
     >>> backbone = load_backbone("mini", device="cpu")
@@ -77,10 +75,7 @@ def encode(
 
 
 def run_trunk(backbone: Backbone, images: Tensor, encoders: Sequence[str] | None = None) -> Trunk:
-    """Run blocks 1 to L - 1 on images [B, 3, S, S], and the last block's ln_1 and q, k, v.
-
-    Of the block outputs, those that the named encoders read are kept; by default, all.
-    """
+    """Blocks 1 to L - 1 on images [B, 3, S, S]; keeps what the encoders read, by default all."""
     side = backbone.image_size
     if images.shape[1:] != (3, side, side) or not images.is_floating_point():
         wanted = f"as floats [B, 3, {side}, {side}], as backbone.preprocess makes them"
@@ -88,8 +83,8 @@ def run_trunk(backbone: Backbone, images: Tensor, encoders: Sequence[str] | None
         raise ValueError(f"{backbone.name} takes images {wanted}, not {found}.")
     layers = range(backbone.depth) if encoders is None else layers_read(encoders, backbone.depth)
     visual = backbone.model.visual
-    patches = visual.conv1(images.to(backbone.device, torch.float32))
-    patches = patches.flatten(2).transpose(1, 2)  # [B, N, D_v]
+    pixels = images.to(backbone.device, torch.float32)
+    patches = visual.conv1(pixels).flatten(2).transpose(1, 2)  # [B, N, D_v]
     cls = visual.class_embedding.expand(len(images), 1, -1)
     x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)  # h_0
     hidden = {0: x} if 0 in layers else {}
@@ -120,10 +115,7 @@ def layers_read(encoders: Sequence[str], depth: int) -> set[int]:
 
 
 def heads(block: ResidualAttentionBlock, x: Tensor, parts: str) -> Tensor:
-    """Queries, keys and values of a block's input [B, T, D_v]: [len(parts), B, H, T, d].
-
-    parts : "qkv", "qk" or "kv".
-    """
+    """Parts "qkv", "qk" or "kv" of a block's input [B, T, D_v]: [len(parts), B, H, T, d]."""
     attn, width = block.attn, x.shape[-1]
     rows = {"qkv": slice(None), "qk": slice(2 * width), "kv": slice(width, None)}[parts]
     packed = F.linear(block.ln_1(x), attn.in_proj_weight[rows], attn.in_proj_bias[rows])
@@ -214,18 +206,12 @@ def correlate(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def scclip(backbone: Backbone, trunk: Trunk, calibration: Calibration | None = None) -> Tensor:
-    """SC-CLIP, self-calibrated CLIP: ten steps, numbered as in the comments. [B, N, D].
-
-    Outlier patches are filled from their neighbours; similarity in the middle of the tower says
-    which patches belong together, early similarity smooths the result; all per image. Beta, the
-    CLS share and the gain are sizes of a tower's residual stream: None takes ``backbone``'s.
-    """
+    """SC-CLIP, self-calibrated CLIP: ten steps, numbered as in the comments. [B, N, D]."""
     beta, cls_share, gain = calibration or backbone.calibration
     hidden = {layer: trunk.hidden[tap(layer, backbone.depth)] for layer in SCCLIP_MULTI}
     # 1. What enters the last block: patches P and [CLS].
     block, cls, patches = last(backbone, trunk)
-    # No rounded products decide who belongs to whom; a trunk in float16, which h_4 and h_9 come
-    # from, still can: a cosine that lies next to beta may fall on its other side.
+    # No rounded products decide who belongs to whom (but h_4 and h_9 may be a float16 trunk's).
     with backbone.autocast(enabled=False):
         # 2. Outliers among P, by their local outlier factor.
         outliers = lof_outliers(patches)
@@ -285,10 +271,8 @@ def lof_outliers(patches: Tensor) -> Tensor:
 
 
 def fill(tokens: Tensor, outliers: Tensor) -> Tensor:
-    """Replace outliers by the mean of those of their 8 neighbours that are none (step 3).
-
-    Tokens [B, N, D] are patches row by row of a square grid; outliers, bool [B, N]. An outlier all
-    of whose neighbours are outliers stays.
+    """Outliers, bool [B, N], of a square grid of tokens [B, N, D] become the mean of those of their
+    8 neighbours that are none (step 3).
 
     >>> tokens = torch.arange(9.0).view(1, 9, 1)
     >>> fill(tokens, tokens[..., 0] == 0).flatten()[:4]  # the mean of 1, 3 and 4
@@ -321,14 +305,10 @@ def thresholded_affinity(similarity: Tensor, beta: float = Calibration().beta) -
 
 
 def similarity_attention(similarity: Tensor, gain: float = Calibration().gain) -> Tensor:
-    """Return softmax(G) of an image, one matrix for all heads: [B, N, N] (step 6).
-
-    G = gain (M - mean of M over the image), negative entries to -inf. A patch always attends to
-    itself, also where all patches are alike and rounding puts M below its own mean.
-    """
+    """softmax(G), G = gain (M - mean M of the image), negative to -inf: [B, N, N] (step 6)."""
     g = gain * (similarity - similarity.mean((1, 2), keepdim=True))
     apart = g < 0
-    apart.diagonal(dim1=1, dim2=2).fill_(False)
+    apart.diagonal(dim1=1, dim2=2).fill_(False)  # itself, where rounding puts M below its mean
     return g.masked_fill_(apart, -torch.inf).softmax(-1)
 
 
@@ -338,6 +318,6 @@ def calibrated_attention(block: ResidualAttentionBlock, z: Tensor, softmax_g: Te
     return block.attn.out_proj((softmax_g @ concat_heads(v) + attend(k, k, v)) / 2)
 
 
-ALL: tuple[Callable[..., Tensor], ...] = (vanilla, maskclip, clearclip, sclip, itaclip, scclip)
-HEADS = {head.__name__: head for head in ALL}
+_ALL = vanilla, maskclip, clearclip, sclip, itaclip, scclip
+HEADS: dict[str, Callable[..., Tensor]] = {head.__name__: head for head in _ALL}
 ENCODERS = tuple(HEADS)

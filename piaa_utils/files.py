@@ -10,10 +10,7 @@ REPOSITORY = os.environ.get("PIAA_REPOSITORY", "https://github.com/OWNER/REPOSIT
 
 
 def write_all(files: Mapping[Path, Callable[[Path], Any]]) -> None:
-    """Write files (path: what writes it to a path), all or none: each beside its place, then moved.
-
-    If one cannot be written, it is an OSError, and what was there stays.
-    """
+    """Write files (path: what writes it to a path), all or none; if one cannot be: an OSError."""
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
         for path, write in files.items():
@@ -30,14 +27,7 @@ def write_all(files: Mapping[Path, Callable[[Path], Any]]) -> None:
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all, as :func:`write_all` does.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-    >>> write_whole(path, b"whole")
-    >>> path.read_bytes(), [p.name for p in path.parent.iterdir()]
-    (b'whole', ['a.txt'])
-    """
+    """Write a file whole or not at all, as :func:`write_all` does."""
     write_all({Path(path): lambda part: part.write_bytes(data)})
 
 
@@ -50,13 +40,7 @@ def make_folder(path: Path) -> None:
 
 
 def data_dir() -> Path:
-    """The folder ``data/``: what PIAA_DATA names, the clone's, or the one that was fetched.
-
-    If there is none, a FileNotFoundError says what to fetch.
-
-    >>> (data_dir() / "mini_clip").is_dir()
-    True
-    """
+    """The folder ``data/``: what PIAA_DATA names, the clone's, or the one that was fetched."""
     if chosen := os.environ.get("PIAA_DATA"):
         if not Path(chosen).is_dir():
             raise FileNotFoundError(f"The variable PIAA_DATA names {printable(chosen)}: no folder.")

@@ -25,22 +25,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
-    """A scikit-learn classifier: one Gaussian for each class, one covariance for all.
+    """A scikit-learn classifier: one Gaussian for each class, one covariance for all; float64.
 
-    Of use on its own for any features. Everything is computed in float64 on the CPU.
-
-    prototypes : [C, D], or None. With them the classes are 0..C-1, and a class without rows takes
-        its prototype as its mean and adds no rows to the covariance. PIAA gives the text features.
+    prototypes : [C, D], or None. With them (PIAA's are the text) the classes are 0..C-1, and a
+        class without rows takes its prototype as its mean.
     priors : [C] probabilities, in the order of ``classes_``; None: all alike, as in the paper.
-    shrinkage : "kubokawa", the paper's precision, see above; positive definite even where n < D. Up
-        to a factor it is the number s = D / (n - 1 + D). A number s from 0 to 1: the inverse of
+    shrinkage : "kubokawa", the paper's precision, see above. A number s from 0 to 1: the inverse of
         (1 - s) Sigma + s tr(Sigma)/D I, and None: the inverse of Sigma, both with divisor n, as in
         scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr")``.
-    weigh_covariance : True: ``sample_weight`` counts rows, as in all of scikit-learn: a weight of 2
-        is the row given twice. False: it enters the class means only, as the paper's p_ic do.
+    weigh_covariance : whether ``sample_weight`` counts rows, as in all of scikit-learn; False: it
+        enters the class means only, as the paper's p_ic do.
 
     Learned: ``classes_`` [C] labels; ``means_`` [C, D], mu; ``precision_`` [D, D], Omega; ``coef_``
-    [C, D], W transposed, a row for each class, for two as well; ``intercept_`` [C], b.
+    [C, D], W transposed; ``intercept_`` [C], b.
 
     >>> X = [[1.0, 0.0], [0.8, 0.2], [0.0, 1.0], [0.2, 0.8]]
     >>> gda = GaussianDiscriminantAnalysis().fit(X, [0, 0, 1, 1])
@@ -67,11 +64,8 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
     ) -> GaussianDiscriminantAnalysis:
         """Learn means, precision, W and b from [n, D] finite features and their [n] labels.
 
-        sample_weight : [n] weights, 0 or more; None is 1 each. A row of weight 0 is left out. The
-            paper's are p_ic, c being the row's own label, with ``weigh_covariance=False``.
-
-        What does not fit, and a covariance that cannot be inverted (``shrinkage`` None or 0 and too
-        few rows), are a ValueError.
+        sample_weight : [n] weights, 0 (the row is left out) or more; None is 1 each. What does not
+            fit, and a covariance that cannot be inverted, are a ValueError.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(labels)
@@ -84,7 +78,11 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         used = weights > 0
         rows, weights = rows[used], weights[used]
         self.classes_, labels, means = self._classes(rows, labels[used])
-        log_priors = self._log_priors(len(means))
+        C = len(means)
+        priors = np.asarray([1 / C] * C if self.priors is None else self.priors, np.float64)
+        if priors.shape != (C,) or not (priors > 0).all() or abs(priors.sum() - 1) > 1e-6:
+            raise ValueError(f"priors must be {C} positive numbers that sum to 1.")
+        log_priors = np.log(priors)
         self.centre_ = rows.mean(axis=0)
         Z = rows - self.centre_
         for c in np.unique(labels):
@@ -138,13 +136,6 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
         if wrong := np.setdiff1d(y, classes).tolist():
             raise ValueError(f"With prototypes labels are 0 to {len(means) - 1}: got {wrong[:5]}.")
         return classes, y.astype(np.int64), means
-
-    def _log_priors(self, n_classes: int) -> np.ndarray:
-        given = [1 / n_classes] * n_classes if self.priors is None else self.priors
-        priors = np.asarray(given, dtype=np.float64)
-        if priors.shape != (n_classes,) or not (priors > 0).all() or abs(priors.sum() - 1) > 1e-6:
-            raise ValueError(f"priors must be {n_classes} positive numbers that sum to 1.")
-        return np.log(priors)
 
     def _inverse_precision(self, n: float, scatter: np.ndarray, largest: float) -> np.ndarray:
         """The positive definite matrix of which Omega is the inverse."""

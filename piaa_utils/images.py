@@ -1,8 +1,4 @@
-"""Images in: any file, PIL image or Dataset becomes upright RGB; what cannot be read is listed.
-
-The paper's protocol starts from RGB images. Real folders hold other things too: each image is
-brought to upright 8-bit RGB, and none that cannot be read is dropped silently.
-"""
+"""Images in: any file, PIL image or Dataset becomes upright RGB; what cannot be read is listed."""
 
 import os
 import stat
@@ -40,10 +36,9 @@ class UnreadableImage(OSError):
 def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     """An image, a PIL image or a path to a file in one of ``FORMATS``, as upright 8-bit RGB.
 
-    Transparency is laid on white, 12- and 16-bit grey is scaled to 0..255, an animation gives its
-    first frame, and a JPEG beyond 50 million pixels is decoded at half its size, with a warning. A
-    missing, damaged or other file, and an image that is empty, too large, of an unknown range, or
-    200 times as long as wide, is an UnreadableImage; what is no path or PIL image, a TypeError.
+    Transparency is laid on white, 12- and 16-bit grey is scaled to 0..255, and a JPEG beyond 50
+    million pixels is decoded at half its size, with a warning. What cannot be read so is an
+    UnreadableImage; what is no path or PIL image, a TypeError.
 
     >>> open_image(Image.new("CMYK", (3, 2), (0, 255, 255, 0))).getpixel((0, 0))
     (255, 0, 0)
@@ -80,11 +75,7 @@ def decode(source: Any, convert: Callable[[Image.Image], Any]) -> Any:
 
 
 def image_name(source: Any, index: int | None = None) -> str:
-    """How messages name an image: its path where it has one, else its place in the list.
-
-    >>> image_name("pets/cat.jpg"), image_name(Image.new("L", (1, 1)), index=4)
-    ('pets/cat.jpg', 'image 4')
-    """
+    """How messages name an image: its path where it has one, else its place in the list."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     filename = getattr(source, "filename", "")
@@ -92,13 +83,10 @@ def image_name(source: Any, index: int | None = None) -> str:
 
 
 def list_images(source: Any) -> Sequence[Any]:
-    """The images of a folder, a list, a world or a Dataset as a sequence, without reading them.
-
-    source : a folder (see :func:`image_files`), a path, a PIL image, an iterable of these two, or a
-        Dataset whose items are images or ``(image, ...)`` tuples, or which names its ``paths``.
-
-    A Dataset gives a view that fetches images when asked. Where there is no such file, or no image,
-    it is a FileNotFoundError or ValueError; anything else is a TypeError.
+    """Images as a sequence, without reading them: of a folder (see :func:`image_files`), a path, a
+    PIL image, an iterable of these two, or a Dataset whose items are images or ``(image, ...)``
+    tuples, or which names its ``paths``, such as a world. No such file is a FileNotFoundError, no
+    image a ValueError, anything else a TypeError.
 
     >>> len(list_images([Image.new("RGB", (4, 4)), "cat.jpg"]))
     2
@@ -112,10 +100,8 @@ def list_images(source: Any) -> Sequence[Any]:
             raise FileNotFoundError(f"There is no file or folder {printable(source)}.")
         if files := image_files(source) if os.path.isdir(source) else [Path(source)]:
             return files
-        raise ValueError(
-            f"There are no images in the folder {printable(source)} and its sub-folders: no file "
-            f"that ends in {', '.join(SUFFIXES)}."
-        )
+        where = f"the folder {printable(source)} and its sub-folders"
+        raise ValueError(f"There are no images in {where}: no file ends in {', '.join(SUFFIXES)}.")
     images: Sequence[Any]
     if hasattr(source, "__getitem__") and not isinstance(source, list | tuple | np.ndarray):
         images = list(source.paths) if hasattr(source, "paths") else _DatasetImages(source)
@@ -134,10 +120,14 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
 
     Links are followed; no folder is entered twice, nor one that `folder` itself lies in.
     """
+
+    def left_out(error: OSError) -> None:
+        warnings.warn(f"A folder is left out: {printable(error)}.", stacklevel=5)
+
     found: list[Path] = []
     seen, trees = set(map(str, Path(folder).resolve().parents)), deque([os.fspath(folder)])
     while trees:  # first what lies here, then what is linked in
-        for here, folders, files in os.walk(trees.popleft(), onerror=_left_out):
+        for here, folders, files in os.walk(trees.popleft(), onerror=left_out):
             if (real := os.path.realpath(here)) in seen:
                 folders.clear()
                 continue
@@ -149,21 +139,14 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(found)
 
 
-def _left_out(error: OSError) -> None:
-    warnings.warn(f"A folder is left out: {printable(error)}.", stacklevel=5)
-
-
 class ImageBatches:
     """Iterate over images in batches of tensors; unreadable ones are left out, in a warning.
 
     Yields ``(indices, tensor)``: places of the images in the list, and [B, 3, S, S]. A few threads
     read one batch ahead. If no image could be read, the end is an UnreadableImage.
 
-    images : whatever :func:`list_images` takes.
+    images : whatever :func:`list_images` takes; start : the place of the first to read.
     preprocess : turns an RGB PIL image into a float tensor [3, S, S].
-    batch_size : images a batch, 1 or more; fewer where some cannot be read.
-    desc, progress : the words before the progress bar, and whether long work shows one.
-    start : the place of the first image to read.
 
     Attribute skipped : (index, name, reason) of each unreadable image met in this iteration.
 

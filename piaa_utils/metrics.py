@@ -1,8 +1,7 @@
 """What a result is worth: mAP with its interval, F1, and how well single patches are read.
 
-mAP and its intervals are in per cent, all else is a share from 0 to 1. VOC's two protocols differ
-in the pairs (image, class) of which every object is "difficult": without `ignore` such a pair
-counts as absent (as most papers do), with it it is left out of its class's ranking (PASCAL's own).
+mAP and its intervals are in per cent, all else is a share from 0 to 1. Pairs (image, class) of only
+"difficult" objects count as absent (the paper's protocol) or, with `ignore`, not (PASCAL's own).
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,11 +59,10 @@ def mean_average_precision(
     """Mean over classes of the average precision, the figure of the paper's table, in per cent.
 
     y : [n, C] of 0 and 1.    scores : [n, C], finite; only their order counts.
-    ignore : [n, C] bool, pairs left out of the ranking of their class; None ignores nothing.
-    class_names : C names for ``left_out``; None gives numbers.
+    ignore : [n, C] bool, pairs left out of the ranking of their class.
+    class_names : C names for ``left_out``, the classes without positives; None gives numbers.
 
-    A class without positives is left out of the mean and named. No class with positives, and shapes
-    or values that do not fit, are a ValueError.
+    No class with positives, and shapes or values that do not fit, are a ValueError.
 
     >>> y = [[1, 0], [0, 0], [1, 0]]
     >>> scores = [[0.9, 0.1], [0.8, 0.3], [0.7, 0.2]]
@@ -90,10 +88,7 @@ def f1(
 
     CF1 is, as usual in the field, the harmonic mean of CP and CR (not the mean of the classes' F1).
     A class without positives is left out of CP and CR, and named. A quotient 0/0 counts as 0.
-
-    threshold : a class is predicted where its score is at least this; unused with k.
-    k : predict instead the k best classes of each image; of equal scores the first class wins.
-    The others are as in :func:`mean_average_precision`.
+    k : predict, instead of scores from `threshold` on, the k best classes of each image.
 
     >>> result = f1([[1, 1], [1, 0]], [[0.9, 0.2], [0.6, 0.7]])
     >>> result.CF1, round(result.OF1, 3)
@@ -123,9 +118,7 @@ def interval(
 ) -> Interval:
     """The mAP of scores `a`, or with `b` by how much it is ahead of that of `b`, in points.
 
-    A percentile bootstrap over images, of n resamples, the same for both; level is its coverage in
-    per cent. Resamples repeat images, which raises an AP a little, so the interval of a mAP sits
-    somewhat high; in a lead that cancels. Arrays are as in :func:`mean_average_precision`.
+    A percentile bootstrap over images, of n resamples, the same for both; level in per cent.
 
     >>> y = np.tile([[0, 1], [1, 0], [1, 1]], (20, 1))
     >>> print(interval(y, y, -y, n=200))
@@ -233,8 +226,8 @@ def _maps(rankings: list[tuple], images: int, n: int, seed: int) -> np.ndarray:
 def _average_precisions(y: np.ndarray, scores: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """[R] average precision of one class where image i is drawn[i, r] times; NaN without positives.
 
-    It is the sum of (recall gained) * (precision there) over the scores that a positive has: the
-    ranking is cut behind each, and equal scores fall into one piece, as in scikit-learn.
+    The sum of (recall gained) * (precision there) over the positives' scores: the ranking is cut
+    behind each, and equal scores fall into one piece, as in scikit-learn.
     """
     cuts = np.unique(-scores[y])
     piece = np.searchsorted(cuts, -scores)  # of each image; behind the last cut nothing counts

@@ -41,16 +41,12 @@ class PIAA(BaseEstimator):
     classes : C different names, or a ``Vocabulary``, whose B background names are classes in every
         softmax and in the learning, and are left out of scores and heat maps; C + B is 2 or more.
     backbone : "mini", or a ``Backbone`` of :func:`piaa_utils.backbone.load_backbone`.
-    encoder : a patch encoder of ``piaa_utils.encoders.ENCODERS``.
-    recipe : how Stages I to III learn, see :class:`piaa_utils.classifier.Recipe`.
+    encoder, recipe : of ``piaa_utils.encoders.ENCODERS``; how Stages I to III learn.
     scales : s, m and T of the aggregation; None takes the backbone's own.
     cls_weight : share of [CLS] in the score, 0 to 1; 0.1 in the paper.
-    batch_size : images encoded at once; changes speed and memory, never a result.
-    progress : whether work longer than two seconds shows a bar.
 
-    Attributes: backbone_, vocabulary_ and encoder_, which the classifier was learned with; text_
-    [C + B, D], unit text features, the background's last; coef_ [C + B, D] and intercept_ [C + B],
-    the visual classifier (W transposed, and b); report_, what each stage kept for each class;
+    Attributes: text_ [C + B, D], unit text features, the background's last; coef_ [C + B, D] and
+    intercept_ [C + B], the visual classifier (W transposed, and b); report_, what each stage kept;
     skipped_, (index, name, reason) of the images that the last call could not read.
 
     >>> from piaa_utils.worlds import mini_scenes
@@ -86,21 +82,15 @@ class PIAA(BaseEstimator):
         return Scales(*self.scales) if self.scales else self.backbone_.scales
 
     def fit(self, images: Any, y: None = None) -> PIAA:
-        """Learn the visual classifier from images without labels (PVCL, Stages I to III).
+        """Learn from whatever :func:`list_images` takes, without labels (PVCL, Stages I to III).
 
-        images : whatever :func:`piaa_utils.images.list_images` takes; y : not used (scikit-learn).
-
-        Bad class names, no images and an option out of range are a ValueError. Unreadable images
-        are named in a warning and listed in ``skipped_``; if all are, it is an UnreadableImage.
+        What cannot be learned from is a ValueError. Unreadable images are named in a warning and
+        listed in ``skipped_``; if all are, it is an UnreadableImage.
         """
         return self.fit_bank(self.select(images))
 
     def select(self, images: Any, first_id: int = 0) -> PatchBank:
-        """Stage I's bank of the images' lowest-entropy patches, which ``fit`` learns from.
-
-        The images are numbered from `first_id` on; banks whose numbers differ can be merged, see
-        ``PatchBank.merge``. Errors as in ``fit``.
-        """
+        """Stage I's bank, which ``fit`` learns from, of images numbered from `first_id` on."""
         self._prepare()
         bank = self.recipe.bank(len(self.text_))
         for ids, _, patches in self._walk(images, "selecting patches"):
@@ -118,8 +108,7 @@ class PIAA(BaseEstimator):
     def predict_proba(self, images: Any) -> np.ndarray:
         """Scores of images: float32 [n, C], from 0 to 1, the classes of an image sum to 1 (PAA).
 
-        With a background, they sum to less. They rank images for each class, and classes for each
-        image. A row of an unreadable image is NaN. Errors and warnings as in ``fit``.
+        With a background, they sum to less. The row of an unreadable image is NaN.
         """
         self._check_fitted()
         images = list_images(images)
@@ -139,20 +128,14 @@ class PIAA(BaseEstimator):
         return patches @ self.coef_.T.to(patches.device) + self.intercept_.to(patches.device)
 
     def heat_maps(self, image: Any) -> Tensor:
-        """Where each class is in one image: [C, row, column], each patch's posterior g (PAA).
-
-        They sum to 1 with those of the background. If it cannot be read: an UnreadableImage.
-        """
+        """Where each class is in one image: [C, row, column], each patch's posterior g (PAA)."""
         self._check_fitted()
         (found,) = self._walk([image], "")
         g = posterior(self.decision_function(found.patches[self.encoder][0]), self.scales_.T)
         return g[:, : len(self.classes_)].T.unflatten(1, (self.backbone_.grid, -1)).cpu()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the classifier to one safetensors file, with the name and hash of its backbone.
-
-        The file appears whole or not at all; what was there stays until then. OSError says why.
-        """
+        """Write the classifier to one safetensors file, whole or not at all (then an OSError)."""
         self._check_fitted()
         values = (self.text_, self.coef_, self.intercept_)
         tensors = {n: x.float().cpu().contiguous() for n, x in zip(PARTS, values, strict=True)}
@@ -188,8 +171,7 @@ class PIAA(BaseEstimator):
         """Read a classifier that ``save`` wrote, in any precision that it was brought to since.
 
         classes : the names, or the vocabulary, that you expect; None takes the file's.
-        backbone : None loads the one that the file names; one that was made from a model object
-            or a file of weights must be given.
+        backbone : None loads the one that the file names, unless it came from an object or a file.
         scales : in place of the file's; device : where a backbone that is loaded here goes.
 
         A damaged or other file, and one for other classes or another backbone, is a ValueError.
@@ -199,10 +181,9 @@ class PIAA(BaseEstimator):
         names = vocabulary.class_names
         words = classes if isinstance(classes, Vocabulary | None) else tuple(classes)
         if words not in (None, vocabulary, names):
-            raise ValueError(
-                f"{printable(path)} was learned for other classes, words or another order "
-                f"({some(names, 9)}): fit one for yours, or load it without classes."
-            )
+            what = f"was learned for other classes, words or another order ({some(names, 9)})"
+            mend = "fit one for yours, or load it without classes"
+            raise ValueError(f"{printable(path)} {what}: {mend}.")
         backbone = _backbone(path, about, backbone, device)
         recipe, scales = Recipe(*about["recipe"]), scales or Scales(*about["scales"])
         encoder, weight = about["encoder"], about["cls_weight"]
@@ -218,10 +199,9 @@ class PIAA(BaseEstimator):
         self._check_settings()
         key = (self.backbone, vocabulary := Vocabulary.of(self.classes))
         if len(vocabulary) < 2:
-            raise ValueError(
-                f"PIAA compares classes and needs two or more, not only {vocabulary.names[0]!r}: "
-                f"add what else the images may show, as classes or as the background."
-            )
+            what = f"PIAA compares classes and needs two or more, not only {vocabulary.names[0]!r}"
+            mend = "add what else the images may show, as classes or as the background"
+            raise ValueError(f"{what}: {mend}.")
         if getattr(self, "_prepared", None) != key:
             backbone = self.backbone
             self.backbone_ = load_backbone(backbone) if isinstance(backbone, str) else backbone
@@ -247,9 +227,8 @@ class PIAA(BaseEstimator):
         if not hasattr(self, "coef_"):
             raise NotFittedError("There is no classifier: call fit(images) or PIAA.load(path).")
         if (Vocabulary.of(self.classes), self.encoder) != (self.vocabulary_, self.encoder_):
-            raise ValueError(
-                "Words or encoder were changed after the classifier was learned: fit it."
-            )
+            what = "Words or encoder were changed after the classifier was learned"
+            raise ValueError(f"{what}: fit it.")
 
 
 def _digest(tensors: dict[str, Tensor], text: str, kind: str) -> str:
@@ -286,20 +265,17 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], list[Tensor]]:
 def _backbone(path: Any, about: dict[str, Any], backbone: Any, device: str | None) -> Backbone:
     """The backbone that a classifier was learned with: the one given, or loaded by its name."""
     name = about["backbone"]["name"]
+    learned = f"{printable(path)} was learned with the backbone {name}"
     if not isinstance(backbone, Backbone):
         plain, _, size = (backbone or name).partition("@")
         model, _, tag = plain.partition("/")
         try:
             backbone = load_backbone(model, tag or None, device, int(size) if size else None)
         except (ValueError, FileNotFoundError) as error:
-            raise ValueError(
-                f"{printable(path)} was learned with the backbone {name}, which cannot be loaded "
-                f"by that name: give it as backbone. {error}"
-            ) from error
+            mend = f"which cannot be loaded by that name: give it as backbone. {error}"
+            raise ValueError(f"{learned}, {mend}") from error
     here = backbone.identity() | {"name": name, "calibration": list(backbone.calibration)}
     if here != about["backbone"] | {"calibration": about["calibration"]}:
-        raise ValueError(
-            f"{printable(path)} was learned with the backbone {name}, and {backbone.name} here has "
-            f"other weights, activation, sizes or calibration: load it with that one, or fit anew."
-        )
+        what = f"{backbone.name} here has other weights, activation, sizes or calibration"
+        raise ValueError(f"{learned}, and {what}: load it with that one, or fit anew.")
     return backbone

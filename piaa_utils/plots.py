@@ -1,8 +1,7 @@
 """Figures with one look: readable at the back of a room, safe for colour-blind eyes, with alt text.
 
-Functions here return a :class:`Figure`, which a notebook shows where it ends a cell. A heat map is
-the picture, grey and dimmed, under colours that are the brighter and the denser the higher the
-score: lightness alone tells it.
+A notebook shows a :class:`Figure` that ends a cell. A heat map is the picture, grey and dimmed,
+under colours that are the brighter and the denser the higher the score: lightness alone tells it.
 """
 
 import base64
@@ -74,9 +73,6 @@ def subplots(
 ) -> tuple[Figure, Any]:
     """A new figure and its axes, like ``plt.subplots``, in this module's look; size in inches.
 
-    alt_text : what the figure shows, for readers who cannot see it.
-    keywords : for ``matplotlib.figure.Figure.subplots`` (``sharex``, ``width_ratios`` ...).
-
     >>> figure, axes = subplots(1, 2, alt_text="Two empty plots.")
     >>> axes.shape, figure.alt_text
     ((2,), 'Two empty plots.')
@@ -142,14 +138,12 @@ def heat_map(
     mask: Mask = None,
     title: str = "",
 ) -> ScalarMappable:
-    """Draw patch scores as colours over the picture, with the outline of the object's mask.
+    """Draw patch scores [g, g] as colours over the middle square of a path's or PIL image.
 
-    picture : a path or PIL image, of which the square in its middle is shown, as the model sees it.
-    scores : array or tensor [g, g], one score a patch: row, column; another shape is a ValueError.
     vmin, vmax : the scores at the ends of the colours; None takes the smallest and the largest.
-    mask : bool [H, W], True on the object, of the picture's shape (else a ValueError), or None.
+    mask : bool [H, W] of the picture, True on the object, whose outline is drawn.
 
-    Returns the scale, to make a colour bar from.
+    Returns the scale, to make a colour bar from. Scores or a mask of another shape: a ValueError.
     """
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
@@ -167,8 +161,8 @@ def heat_map(
 def scenes_figure(rows: Sequence[tuple], title: str = "") -> Figure:
     """Pictures; beside each what [CLS] names and what PIAA names; and where one class is.
 
-    Each row is a path or PIL image, the tags of [CLS], the tags of PIAA, the map [g, g] of a class,
-    and that class's name. Tags that only one of the two gives are bold.
+    Each row is a path or PIL image, the tags of [CLS], the tags of PIAA (bold where only one of the
+    two gives them), the map [g, g] of a class, and that class's name.
 
     >>> row = Image.new("RGB", (9, 9)), ["dog"], ["dog", "cup"], np.eye(2), "cup"
     >>> print(scenes_figure([row]).alt_text)
@@ -177,15 +171,15 @@ def scenes_figure(rows: Sequence[tuple], title: str = "") -> Figure:
     size = (3 * _PANEL, (_PANEL + 0.4) * len(rows))
     figure, axes = subplots(len(rows), 3, size=size, squeeze=False)
     words = [f"{title}."] if title else []
-    for n, (line, row) in enumerate(zip(axes, rows, strict=True), start=1):
-        picture, by_cls, by_piaa, of_class, name = row
-        line[0].imshow(np.asarray(square(picture)), **_FRAME)
-        _bare(line[0], "")
-        _tags(line[1], by_cls, by_piaa)
-        heat_map(line[2], picture, of_class, title=f"PIAA: {name}")
-        cls, piaa = (", ".join(tags) or "nothing" for tags in (by_cls, by_piaa))
-        where = f"{name} is highest {where_highest(of_class)}"
-        words.append(f"Picture {n}: [CLS] names {cls}; PIAA names {piaa}; {where}.")
+    for n, (picture, by_cls, by_piaa, of_class, name) in enumerate(rows, start=1):
+        seen, tags, where = axes[n - 1]
+        seen.imshow(np.asarray(square(picture)), **_FRAME)
+        _bare(seen, "")
+        _tags(tags, by_cls, by_piaa)
+        heat_map(where, picture, of_class, title=f"PIAA: {name}")
+        cls, piaa = (", ".join(named) or "nothing" for named in (by_cls, by_piaa))
+        said = f"Picture {n}: [CLS] names {cls}; PIAA names {piaa}"
+        words.append(f"{said}; {name} is highest {where_highest(of_class)}.")
     figure.suptitle(title)
     figure.alt_text = " ".join(words)
     return figure
@@ -211,9 +205,8 @@ def ablation_figure(
 ) -> Figure:
     """Draw the rows of an ablation as points with intervals, one panel a data set.
 
-    A row has ``name`` (of the method), ``set`` (of the data), ``value``, ``low`` and ``high`` (the
-    ends of its interval), all in the unit of ``label``, the horizontal axis's. A set may lack a
-    name. A dashed line continues the first row's value: the one that the others should exceed.
+    A row has ``name`` (of the method), ``set`` (of the data; it may lack some names), ``value``,
+    ``low`` and ``high`` (its interval). A dashed line continues the first method's value.
 
     >>> rows = [
     ...     {"name": "[CLS]", "set": "test", "value": 70.0, "low": 68.0, "high": 72.0},
@@ -228,37 +221,32 @@ def ablation_figure(
     size = (4.2 * len(sets) + 0.12 * max(map(len, names)) + 0.6, 0.55 * len(names) + 2.0)
     figure, axes = subplots(1, len(sets), size=size, sharey=True, squeeze=False)
     text = []
-    for ax, name_of_set in zip(axes[0], sets, strict=True):
-        of_set = [row for row in rows if row["set"] == name_of_set]
-        _intervals(ax, of_set, names)
-        ax.set(title=name_of_set, xlabel=label)
-        said = (f"{r['name']} {r['value']:.1f} ({r['low']:.1f} to {r['high']:.1f})" for r in of_set)
-        text.append(f"{name_of_set}: {', '.join(said)}")
+    beside: Any = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+    beside |= {"fontsize": "small", "path_effects": _stroke(4, "white")}
+    for ax, of_set in zip(axes[0], sets, strict=True):
+        said = []
+        for row in (row for row in rows if row["set"] == of_set):
+            name, value, low, high = (row[key] for key in ("name", "value", "low", "high"))
+            y = names.index(name)
+            color = PALETTE[0] if y else "black"
+            if y == 0:
+                ax.axvline(value, color="0.4", linestyle="--", linewidth=1.5, zorder=1)
+            ax.plot([low, high], [y, y], color=color, linewidth=4, alpha=0.5)
+            ax.plot(value, y, "o", color=color, markersize=10)
+            ax.annotate(f"{value:.1f}", (high, y), **beside)
+            said.append(f"{name} {value:.1f} ({low:.1f} to {high:.1f})")
+        text.append(f"{of_set}: {', '.join(said)}")
+        ax.margins(x=0.05)
+        left, right = ax.get_xlim()
+        ax.set(title=of_set, xlabel=label, xlim=(left, right + 0.22 * (right - left)))
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        ax.tick_params(axis="y", length=0)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
     figure.suptitle(title)
     figure.alt_text = f"{title + ': ' if title else ''}{label} with intervals. {'; '.join(text)}."
     return figure
-
-
-def _intervals(ax: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """The points and intervals of one data set."""
-    for row in rows:
-        y, value, ends = names.index(row["name"]), row["value"], [row["low"], row["high"]]
-        color = PALETTE[0] if y else "black"
-        if y == 0:
-            ax.axvline(value, color="0.4", linestyle="--", linewidth=1.5, zorder=1)
-        ax.plot(ends, [y, y], color=color, linewidth=4, alpha=0.5)
-        ax.plot(value, y, "o", color=color, markersize=10)
-        look: Any = {"va": "center", "fontsize": "small", "path_effects": _stroke(4, "white")}
-        beside: Any = {"xytext": (8, 0), "textcoords": "offset points"}
-        ax.annotate(f"{value:.1f}", (ends[1], y), **beside, **look)
-    ax.margins(x=0.05)
-    low, high = ax.get_xlim()
-    ax.set_xlim(low, high + 0.22 * (high - low))  # room for the numbers
-    ax.grid(axis="x", color="0.9")
-    ax.set_axisbelow(True)
-    ax.tick_params(axis="y", length=0)
 
 
 def _stroke(width: float, colour: str) -> list[Any]:
@@ -287,7 +275,7 @@ def _bare(ax: Axes, title: str) -> None:
 
 
 def where_highest(scores: Any) -> str:
-    """Say in words where the highest score of a grid lies.
+    """Where the highest score of a grid lies, in words.
 
     >>> where_highest([[0.1, 0.2], [0.9, 0.3]])
     'at the bottom left'

@@ -1,8 +1,4 @@
-"""``piaa predict``: tags for your own images, and which of them need a look.
-
-What is written appears whole, all of it or nothing. The rule of the tags is in
-``piaa_utils/tags.py``.
-"""
+"""``piaa predict``: tags for your own images, by the rule of ``piaa_utils/tags.py``."""
 
 import argparse
 import glob
@@ -16,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from piaa_utils.backbone import Backbone, load_backbone
+from piaa_utils.backbone import load_backbone
 from piaa_utils.contact_sheet import contact_sheet
 from piaa_utils.encoders import ENCODERS
 from piaa_utils.files import printable, some, write_all
@@ -30,15 +26,13 @@ from piaa_utils.worlds.world import read_lines
 FEW = 100  # images to learn from; fewer and the command says so
 # Endings of pictures that a folder's search passes over, which is then said.
 PASSED_OVER = tuple(".heic .heif .avif .jxl .jp2 .jfif .psd .svg .dng .cr2 .cr3 .nef .arw".split())
-# What each file that is written ends in.
-ENDINGS = {"out": (".csv",), "html": (".html", ".htm"), "save": (".safetensors",)}
+ENDINGS = {"out": (".csv",), "html": (".html", ".htm"), "save": (".safetensors",)}  # by option
 
 
 def read_classes(text: str) -> tuple[list[str], dict[str, list[str]]]:
     """Class names and synonyms, from names between commas, or from a text file, a class a line.
 
-    The first name of a class is the one in the results. In a file (UTF-8), lines that begin with
-    ``#`` are left out. What cannot be read so is a ValueError.
+    In a file (UTF-8), lines that begin with ``#`` are left out. Other forms are a ValueError.
 
     >>> read_classes("dog, sofa = couch = settee")
     (['dog', 'sofa'], {'sofa': ['couch', 'settee']})
@@ -58,23 +52,19 @@ def read_classes(text: str) -> tuple[list[str], dict[str, list[str]]]:
 
 def vocabulary(options: argparse.Namespace) -> Vocabulary:
     """The words that the options give; two or more, for classes are compared."""
-    classes, synonyms = read_classes(options.classes)
-    extra = options.background
+    (classes, synonyms), extra = read_classes(options.classes), options.background
     background, more = ([], {}) if extra is None else read_classes(extra)
     words = Vocabulary(classes, synonyms | more, background, options.template or TEMPLATES)
-    if len(words) > 1:
-        return words
-    raise ValueError(
-        f"Classes are compared, two or more, not only {classes[0]!r}: add what else the images may "
-        'show to --classes, or as --background "grass, sky".'
-    )
+    if len(words) < 2:
+        mend = 'add what else the images may show to --classes, or as --background "grass, sky".'
+        raise ValueError(f"Classes are compared, two or more, not only {classes[0]!r}: {mend}")
+    return words
 
 
 def find_images(arguments: Sequence[str | os.PathLike]) -> list[Path]:
     """The image files that files, folders and patterns name; each once, in the order given.
 
-    Patterns are such as ``"holiday/*.jpg"`` and, with sub-folders, ``"**/*.jpg"``. Where nothing
-    fits, it is a FileNotFoundError. A warning names what may be pictures and is not searched for.
+    Where nothing fits, it is a FileNotFoundError; what may be pictures but is left out, a warning.
     """
     once: dict[Path, Path] = {}
     for argument in [os.fspath(argument) for argument in arguments]:
@@ -85,8 +75,7 @@ def find_images(arguments: Sequence[str | os.PathLike]) -> list[Path]:
             raise FileNotFoundError(f"No file or folder is called or fits {argument!r}: check it.")
         for path in files:
             once.setdefault(path.resolve(), path)
-        passed = [p for p in Path(argument).rglob("*") if p.suffix.lower() in PASSED_OVER]
-        if passed:
+        if passed := [p for p in Path(argument).rglob("*") if p.suffix.lower() in PASSED_OVER]:
             said = f"{len(passed)} files that may be pictures, {some(sorted(passed))}"
             warnings.warn(f"Left out: {said}. Save them as JPEG or PNG.", stacklevel=2)
     return list(once.values())
@@ -104,17 +93,13 @@ def tags_csv(found: Tagged) -> bytes:
         "problem": [found.problems.get(i, "") for i in range(len(found.names))],
     }
     scores = {f"score:{c}": found.scores[:, i] for i, c in enumerate(found.classes)}
-    text = pd.DataFrame(about | scores).to_csv(
-        index=False, float_format="%.6g", lineterminator="\n"
-    )
+    table = pd.DataFrame(about | scores)
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     return text.encode("utf-8-sig", "surrogateescape")
 
 
 def check_targets(targets: Mapping[str, Path], force: bool, inputs: Iterable[Any] = ()) -> None:
-    """Refuse, before any work is done, what cannot or must not be written (option: file).
-
-    With `force`, files that are there may be written over; `inputs` never are.
-    """
+    """Refuse, before any work, what cannot or (but for `force`) must not be written, by option."""
     read = {Path(path).resolve() for path in inputs}
     for option, path in targets.items():
         if path.suffix.lower() not in ENDINGS[option]:
@@ -170,19 +155,18 @@ def _predict(options: argparse.Namespace) -> None:
         raise ValueError(f"--review must be 0 or more, not {options.review}.")
     own = (options.classes, options.background, options.template, options.encoder, options.save)
     if options.classifier and any(own):
-        raise ValueError(
-            "--classifier is saved, with words and an encoder of its own: leave it out, or else "
-            "--classes, --background, --template, --encoder and --save."
-        )
+        others = "--classes, --background, --template, --encoder and --save"
+        what = "--classifier is saved, with words and an encoder of its own"
+        raise ValueError(f"{what}: leave it out, or else {others}.")
     if not options.classes and not options.classifier:
         raise ValueError('Say what to look for, --classes "dog, cat", or load --classifier.')
     words = None if options.classifier else vocabulary(options)
     images = find_images(options.images)
     source = find_images([options.fit_on]) if options.fit_on else images
-    others = (options.classes, options.background, options.classifier, options.pretrained)
+    read = (options.classes, options.background, options.classifier, options.pretrained)
     targets = {name: path for name in ENDINGS if (path := getattr(options, name))}
-    check_targets(targets, options.force, [*images, *source, *filter(None, others)])
-    piaa = _learn(options, words, source) if words else _load(options)
+    check_targets(targets, options.force, [*images, *source, *filter(None, read)])
+    piaa = _classifier(options, words, source)
     found = tag_images(piaa, images, options.top, options.threshold)
     first = needs_a_look(found, options.review)
     sheet = contact_sheet(piaa, found, first).encode("utf-8", "replace") if options.html else b""
@@ -204,11 +188,9 @@ def summary(found: Tagged, first: Sequence[int] = ()) -> str:
     """How many images there were, how often each tag was given, what to look at first."""
     counts = Counter(tag for tags in found.tags for tag in tags).most_common()
     bad = found.problems
-    lines = [
-        f"{len(found.names) - len(bad)} of {len(found.names)} images read, "
-        f"{len(found.classes)} classes.",
-        f"Tags: {', '.join(f'{tag} {n}' for tag, n in counts) or 'none'}.",
-    ]
+    n, given = len(found.names), ", ".join(f"{tag} {count}" for tag, count in counts)
+    lines = [f"{n - len(bad)} of {n} images read, {len(found.classes)} classes."]
+    lines.append(f"Tags: {given or 'none'}.")
     if untagged := sum(not tags for tags in found.tags) - len(bad):
         lines.append(f"Without a tag: {untagged}.")
     if bad:
@@ -221,23 +203,16 @@ def summary(found: Tagged, first: Sequence[int] = ()) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _learn(options: argparse.Namespace, words: Vocabulary, source: list[Path]) -> PIAA:
-    """A classifier learned from the images of `source`."""
-    backbone = _backbone(options)
+def _classifier(options: argparse.Namespace, words: Vocabulary | None, source: list[Path]) -> PIAA:
+    """The classifier that is saved, or else learned from the images of `source`."""
+    weights, device, scales = options.pretrained, options.device, PAPER.get(options.scales)
+    backbone = None
+    if words or options.backbone or weights:
+        backbone = load_backbone(options.backbone or "mini", weights, device)
+    if words is None or backbone is None:
+        return PIAA.load(options.classifier, None, backbone, scales, device=device)
     if len(source) < FEW:
         count = f"{len(source)} image{'s' * (len(source) > 1)}"
         said = f"The classifier is learned from only {count}: {FEW} or more, --fit-on, make it"
         warnings.warn(f"{said} steadier.", stacklevel=2)
-    encoder, scales = options.encoder or "scclip", PAPER.get(options.scales)
-    return PIAA(words, backbone, encoder, scales=scales).fit(source)
-
-
-def _load(options: argparse.Namespace) -> PIAA:
-    """The saved classifier, with the scales given."""
-    backbone = _backbone(options) if options.backbone or options.pretrained else None
-    scales = PAPER.get(options.scales)
-    return PIAA.load(options.classifier, None, backbone, scales, device=options.device)
-
-
-def _backbone(options: argparse.Namespace) -> Backbone:
-    return load_backbone(options.backbone or "mini", options.pretrained, options.device)
+    return PIAA(words, backbone, options.encoder or "scclip", scales=scales).fit(source)

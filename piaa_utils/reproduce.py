@@ -1,8 +1,7 @@
 """``python -m piaa_utils reproduce``: the paper's table, measured.
 
 One pass over the pictures to learn from fills a bank for each encoder; one over the test pictures
-scores them. One rolling checkpoint holds what there is so far: the same command goes on from it, to
-the same result bit for bit. Memory does not grow with the pictures, but for a row of scores each.
+scores them. The same command goes on from its rolling checkpoint, to the same bits.
 """
 
 import argparse
@@ -51,11 +50,7 @@ LIBRARIES = "torch torchvision open_clip_torch numpy scipy scikit-learn pillow".
 
 
 class Job:
-    """One run: its data, its settings, and how far it is.
-
-    options : those of the command line, see :func:`add_arguments`. One out of range, no data, test
-        pictures without any label, or no weights are a ValueError or OSError.
-    """
+    """One run: its data, settings and how far it is. What cannot be: a ValueError or OSError."""
 
     def __init__(self, options: argparse.Namespace):
         dataset = options.dataset
@@ -81,14 +76,13 @@ class Job:
         self.encoders, self.batch_size = tuple(dict.fromkeys(options.encoders)), options.batch_size
         self.out = Path(options.out)
         self.checkpoint = self.out / f"{self.dataset}.unfinished.safetensors"
-        # How far it is: the checkpoint holds this and the settings.
-        n, C = len(self.test), len(self.test.class_names)
         self.rows = {f"{e}, {v}": (e, v) for e in self.encoders for v in VARIANTS}
-        self.banks = {e: Recipe().bank(C) for e in self.encoders}
-        self.scores = {row: torch.full((n, C), torch.nan) for row in (CLS_ROW, *self.rows)}
-        self.so_far: dict[str, Any] = {"resumed": 0}
-        for stage in STAGES:
-            self.so_far[stage] = {"done": 0, "skipped": [], "seconds": 0.0}
+        # How far it is: the checkpoint holds this and the settings.
+        shape = self.test.labels.shape
+        self.banks = {e: Recipe().bank(shape[1]) for e in self.encoders}
+        self.scores = {row: torch.full(shape, torch.nan) for row in (CLS_ROW, *self.rows)}
+        begun = {stage: {"done": 0, "skipped": [], "seconds": 0.0} for stage in STAGES}
+        self.so_far: dict[str, Any] = {"resumed": 0, **begun}
         self._saved_at, self._took = -math.inf, 0.0
 
     @cached_property
@@ -142,7 +136,11 @@ class Job:
             with safe_open(self.checkpoint, framework="pt") as file:
                 about = json.loads(file.metadata()["piaa"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            so_far, other = about["so_far"], _differing(about["settings"], self.settings)
+            so_far, theirs, ours = about["so_far"], about["settings"], self.settings
+            differ = {
+                k: f" ({theirs.get(k)}, here {v})" for k, v in ours.items() if theirs.get(k) != v
+            }
+            other = "; ".join(k + (text if len(text) < 120 else "") for k, text in differ.items())
             device = "cpu" if self.backbone.device.type == "mps" else self.backbone.device
             for encoder, bank in self.banks.items() if not other else ():
                 rows = {k: tensors[f"bank/{encoder}/{k}"] for k in bank.state()}
@@ -155,16 +153,14 @@ class Job:
         if other:
             what = f"{self.checkpoint} is an unfinished run of other settings, {other}"
             raise ValueError(f"{what}: finish it with those, remove it, or choose another --out.")
-        self.so_far = so_far | {"resumed": so_far["resumed"] + 1}
-        where = printable(self.checkpoint)
+        self.so_far, where = so_far | {"resumed": so_far["resumed"] + 1}, printable(self.checkpoint)
         print(f"Going on from {where}: {learned} pictures learned, {tested} tested.")
 
 
 def sha256(data: Any) -> str:
     """The SHA-256 of bytes, or of what JSON knows whatever the order of its keys; in hex."""
-    if not isinstance(data, bytes):
-        data = json.dumps(data, sort_keys=True).encode()
-    return hashlib.sha256(data).hexdigest()
+    text = data if isinstance(data, bytes) else json.dumps(data, sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 def images_hash(paths: Sequence[str | os.PathLike]) -> str:
@@ -181,16 +177,9 @@ def device_name(device: torch.device) -> str:
     return f"{device.type}: {cpu}, {torch.get_num_threads()} threads"
 
 
-def _differing(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """The settings of ours that differ from theirs, in words, with both values if short."""
-    both = {k: f" ({theirs.get(k)}, here {ours[k]})" for k in ours if theirs.get(k) != ours[k]}
-    return "; ".join(name + (text if len(text) < 120 else "") for name, text in both.items())
-
-
 def learn(job: Job) -> dict[str, PIAA]:
     """PVCL: fill the banks in one pass over the pictures, and learn each row's classifier."""
-    names, out = job.test.class_names, {}
-    text = job.backbone.encode_text(names)
+    names, text, out = job.test.class_names, job.backbone.encode_text(job.test.class_names), {}
     for seen in see(job, "learn", job.learn):
         for encoder, bank in job.banks.items():
             bank.update(seen.patches[encoder], text, seen.ids)
@@ -206,8 +195,8 @@ def score(job: Job, classifiers: dict[str, PIAA]) -> None:
     for seen in see(job, "test", job.test):
         job.scores[CLS_ROW][seen.ids] = cls_scores(seen.cls, text, job.scales.s).cpu()
         for row, piaa in classifiers.items():
-            scores = piaa.score_features(seen.patches[piaa.encoder], seen.cls)
-            job.scores[row][seen.ids] = scores.cpu()
+            patches = seen.patches[piaa.encoder]
+            job.scores[row][seen.ids] = piaa.score_features(patches, seen.cls).cpu()
 
 
 def see(job: Job, stage: str, world: World) -> Iterator[Encoded]:
@@ -232,26 +221,25 @@ def see(job: Job, stage: str, world: World) -> Iterator[Encoded]:
             note(min(n, (seen.ids[-1] // size + 1) * size))
     if so_far["done"] < n:  # the last batches could not be read
         note(n)
-    if left_out := so_far["skipped"]:
-        names = some([name for _, name, _ in left_out])
-        print(f"{stage}: {len(left_out)} of {n} pictures cannot be read, left out: {names}.")
-    if len(left_out) == n:  # some of them in an earlier run
+    if gone := [name for _, name, _ in so_far["skipped"]]:
+        print(f"{stage}: {len(gone)} of {n} pictures cannot be read, left out: {some(gone)}.")
+    if len(gone) == n:  # some of them in an earlier run
         raise UnreadableImage(f"None of the {n} pictures of {stage} can be read.")
 
 
 def run(job: Job) -> dict[str, Any]:
     """Measure, or go on measuring, and write the result: classifiers, scores and, last, the JSON.
 
-    A result that is there for exactly these settings is read, not measured again. An unfinished run
-    of other settings is a ValueError, another process at work on the same an OSError.
+    A result of the same settings is a FileExistsError, an unfinished run of others a ValueError,
+    another process at work on the same an OSError.
     """
     make_folder(job.out)
+    result_file = job.out / f"{job.stem}.json"
     try:
         with filelock.FileLock(job.out / f".{job.dataset}.lock", timeout=0):
-            if not job.checkpoint.is_file() and (result := read_result(job)):
-                path = printable(job.out / job.stem)
-                print(f"Measured before: {path}.json; remove it to measure again.")
-                return result
+            if result_file.exists() and not job.checkpoint.is_file():
+                before = f"{printable(result_file)} was measured before"
+                raise FileExistsError(f"{before}: remove it to measure again.")
             job.resume()
             classifiers = learn(job)
             score(job, classifiers)
@@ -261,23 +249,6 @@ def run(job: Job) -> dict[str, Any]:
     except filelock.Timeout:
         where = f"{job.dataset} in {job.out}: wait for it, or choose another --out"
         raise OSError(f"Another process is at work on {where}.") from None
-
-
-def read_result(job: Job) -> dict[str, Any] | None:
-    """The result of exactly these settings, with all its files, or None; a damaged one is named."""
-    path = job.out / f"{job.stem}.json"
-    if not path.is_file():
-        return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        whole = result.pop("seal") == sha256(result) and result["settings"] == job.settings
-        files = result["files"].items()
-        if whole and all(sha256((job.out / name).read_bytes()) == known for name, known in files):
-            return result
-    except DAMAGE:
-        pass
-    print(f"Measuring again: {printable(path)}, or a file that it names, is damaged.")
-    return None
 
 
 def write_result(job: Job, classifiers: dict[str, PIAA]) -> dict[str, Any]:
@@ -300,20 +271,18 @@ def write_result(job: Job, classifiers: dict[str, PIAA]) -> dict[str, Any]:
         "skipped": {stage: job.so_far[stage]["skipped"] for stage in STAGES},
         "reports": {row: piaa.report_ for row, piaa in classifiers.items()},
         "settings": job.settings,
-        "files": {name: sha256((job.out / name).read_bytes()) for name in files.values()},
+        "files": list(files.values()),
         "run": job.so_far | {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")},
     }
-    result = json.loads(json.dumps(result))
-    sealed = json.dumps(result | {"seal": sha256(result)}, indent=1) + "\n"
-    write_whole(job.out / f"{job.stem}.json", sealed.encode())
-    return result
+    text = json.dumps(result, indent=1) + "\n"
+    write_whole(job.out / f"{job.stem}.json", text.encode())
+    return json.loads(text)
 
 
 def measure(job: Job, scores: np.ndarray) -> dict[str, dict[str, Any]]:
     """The mAP of one row in per cent, by each protocol, with interval and average precisions."""
-    read, names = ~np.isnan(scores).any(axis=1), job.test.class_names
+    read, names, out = ~np.isnan(scores).any(axis=1), job.test.class_names, {}
     labels, difficult, scores = job.test.labels[read], job.test.difficult[read], scores[read]
-    out = {}
     for protocol in PROTOCOLS if difficult.any() else PROTOCOLS[:1]:
         ignore = difficult if protocol == "ignored" else None
         mean = mean_average_precision(labels, scores, ignore, names)
@@ -327,8 +296,8 @@ def differences(job: Job) -> list[str]:
     """What keeps a result from standing beside the paper's number, in words."""
     if job.entry is None or not (wanted := job.entry.pictures):
         return [f"{job.dataset} is not in the paper"]
-    n, clip = (len(job.learn), len(job.test)), job.backbone
-    scales, paper = job.scales[:3], PAPER[job.dataset][:3]
+    n, clip, scales = (len(job.learn), len(job.test)), job.backbone, job.scales[:3]
+    paper = PAPER[job.dataset][:3]
     left_out = sum(len(job.so_far[stage]["skipped"]) for stage in STAGES)
     reasons = {
         f"{n[0]:,} and {n[1]:,} pictures, not {wanted[0]:,} and {wanted[1]:,}": n != wanted,
@@ -354,10 +323,9 @@ def format_result(result: dict[str, Any], difficult: str = "both") -> str:
     head = "".join(f"{'difficult = ' + p:>26}" for p in wanted)
     lines = [f"{'mAP (%) [95 % interval]':<32}{head}{'reported':>11}"]
     for name, row in result["rows"].items():
-        found = [row[protocol] for protocol in wanted]
+        found = (row[protocol] for protocol in wanted)
         cells = "".join(f"{m['point']:>11.1f} [{m['low']:5.1f}, {m['high']:5.1f}]" for m in found)
-        reported = result["reported"].get(name.split(", ")[0], "")
-        lines.append(f"{name:<32}{cells}{reported:>11}")
+        lines.append(f"{name:<32}{cells}{result['reported'].get(name.split(', ')[0], ''):>11}")
     lines += [f"Not the paper's number: {reason}." for reason in result["differs"]]
     if left_out := result["rows"][CLS_ROW][wanted[0]]["left_out"]:
         lines.append(f"Without positives, and left out of the mean: {', '.join(left_out)}.")
@@ -391,6 +359,5 @@ def job_of(*words: str) -> Job:
 def run_command(options: argparse.Namespace) -> None:
     """``python -m piaa_utils reproduce``: :func:`run` with the options of the command line."""
     job = Job(options)
-    result = run(job)
-    print(format_result(result, options.difficult))
+    print(format_result(run(job), options.difficult))
     print(f"\nSaved: {printable(job.out / job.stem)}.json and what it names.")

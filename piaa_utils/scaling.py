@@ -2,17 +2,10 @@
 
     shards of the image list --select--> banks --merge, two by two--> one bank --GDA--> W, b
 
-A worker is given paths and returns a bank, whose size does not depend on the number of images.
 Banks merge exactly and in any order (``PatchBank.merge``), so neither the number of workers, nor
-who finishes first, nor a worker that dies half-way changes the result.
-
-In floating point, an image's features depend a little (1e-7) on how many images are encoded with
-it and on how many threads share the work. W and b equal those of ``PIAA.fit`` in every bit if
-
-- shards are whole batches: :func:`shards` cuts only between the batches of the single process;
-- all processes use the same number of PyTorch threads: the workers do, see ``threads``, and
-  the single process does within ``with torch_threads(1):``;
-- all have the same kind of processor (or GPU), libraries, and weights (these are checked).
+who finishes first, nor a worker that dies half-way changes the result. It is that of ``PIAA.fit``
+in every bit if all processes have the same number of PyTorch threads (a single process has one
+``with torch_threads(1):``), kind of processor or GPU, libraries, and weights (these are checked).
 """
 
 import contextlib
@@ -49,8 +42,6 @@ class Shard(NamedTuple):
 
     first: int  # number of its first image
     images: int
-    started: float  # seconds since 1970 by the worker's clock
-    seconds: float
     cpu_seconds: float  # of all threads of the process
     memory: int  # bytes resident at its end
     pid: int
@@ -71,8 +62,7 @@ def connect(address: str | None = None, workers: int = 2) -> Iterator[Client]:
     In a script, call this under ``if __name__ == "__main__":``, as all that starts processes.
 
     address : of a Dask scheduler, such as "tcp://10.0.0.5:8786" (OSError if there is none), whose
-        workers have this package, and find images under the same paths; None: processes here.
-    workers : how many processes here, which share the memory; 1 or more, else ValueError.
+        workers have this package, and find images under the same paths; None: `workers` here.
     """
     if address is not None:
         with Client(address, set_as_default=False) as client:
@@ -97,20 +87,17 @@ def fit(
     on_shard: Callable[[int, int], None] | None = None,
     load: Callable[[], Backbone] | None = None,
 ) -> PIAA:
-    """``piaa.fit(images)`` on a cluster; see the top of this module for when it is bit for bit.
+    """``piaa.fit(images)`` on a cluster, to the same bits as at the top of this module.
 
     images : a folder, paths, or a world.    client : from :func:`connect`, or any of Dask.
-    batches_per_shard : batches of ``piaa.batch_size`` images that are one task; changes the time
-        that is lost with a worker, never a result.
+    batches_per_shard : batches of ``piaa.batch_size`` images in a task; changes no result.
     threads : of PyTorch in each worker.    workers : addresses of those to use; None: all.
     on_shard : called after each shard with the number of shards done, and of all.
     load : how a worker loads its backbone, such as ``partial(load_backbone, "ViT-B-16-quickgelu",
         "ViT-B-16.pt")``; None, by its name, does where no file or object was given.
 
-    Returns the same `piaa`, fitted; ``shards_`` is a list of :class:`Shard` in the images' order.
-    Errors as in ``piaa.fit``; images that are no paths and a worker with another backbone are a
-    ValueError; a shard that ended several workers, and workers that all are paused for half a
-    minute or gone for five, a RuntimeError. ::
+    Returns `piaa`, with ``shards_``, a list of :class:`Shard` in the images' order. Errors as in
+    ``piaa.fit``; another backbone is a ValueError, what ends or stops workers a RuntimeError. ::
 
         with scaling.connect(workers=2) as client:  # or connect("tcp://10.0.0.5:8786")
             piaa = scaling.fit(PIAA(names), "pictures", client)
@@ -223,10 +210,9 @@ def _nobody_works(client: Client) -> tuple[float, str] | None:
             return None
     used = max(worker["metrics"]["memory"] for worker in there) / 1e9
     limit = min(worker["memory_limit"] for worker in there) / 1e9
-    return PAUSED, (
-        f"All {len(there)} workers are paused for lack of memory: each may hold {limit:.2f} GB, "
-        f"and needs up to {used:.2f} GB. Use fewer workers, or give them more."
-    )
+    memory = f"each may hold {limit:.2f} GB, and needs up to {used:.2f} GB"
+    what = f"All {len(there)} workers are paused for lack of memory: {memory}."
+    return PAUSED, f"{what} Use fewer workers, or give them more."
 
 
 def _paths(images: Any) -> list[str]:
@@ -259,15 +245,13 @@ def _about(backbone: Backbone) -> dict[str, Any]:
 
 def _select_shard(first: int, paths: list[str], **job: Any) -> Part:
     """On a worker: Stage I of one shard, whose images are numbered from `first` on."""
-    piaa, bank = _loaded(**job), None
-    now, start, cpu = time.time(), time.perf_counter(), time.process_time()
+    piaa, bank, start = _loaded(**job), None, time.process_time()
     with warnings.catch_warnings(), contextlib.suppress(UnreadableImage):  # not one can be read
         warnings.simplefilter("ignore")  # the client names what was skipped, once for all shards
         bank = piaa.select(paths, first)
     skipped = [(first + i, name, reason) for i, name, reason in piaa.skipped_]
-    spent = time.perf_counter() - start, time.process_time() - cpu
-    memory = psutil.Process().memory_info().rss
-    cost = Shard(first, len(paths), now, *spent, memory, os.getpid())
+    spent, memory = time.process_time() - start, psutil.Process().memory_info().rss
+    cost = Shard(first, len(paths), spent, memory, os.getpid())
     return Part(_packed(bank), skipped, [cost])
 
 

@@ -1,7 +1,6 @@
 """PVCL, Stage I: entropy-driven selection of patches.
 
-A patch whose text probabilities have low entropy is one that the text classifier is sure of. For
-each class the K surest patches of the whole image set are kept, while the images stream by:
+For each class the K patches of which the text is surest are kept, while the images stream by:
 
     p_ic = softmax_c(60 x_i.t_c)        H_i = -sum_c p_ic log p_ic        y_i = argmax_c x_i.t_c
 """
@@ -21,7 +20,7 @@ from piaa_utils.settings import BANK_SIZE, SELECTION_SCALE, check_positive
 def patch_probabilities(patches: Tensor, text: Tensor, scale: float = SELECTION_SCALE) -> Tensor:
     """Text probabilities of patches, p_ic = softmax_c(scale * x_i.t_c) (PIAA, PVCL Stage I).
 
-    [..., D] unit patch features and [C, D] unit text features to [..., C]; each row sums to 1.
+    [..., D] unit patch features and [C, D] unit text features to [..., C].
 
     >>> patches = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     >>> patch_probabilities(patches, torch.eye(2), scale=1.0).round(decimals=2)
@@ -57,15 +56,13 @@ class PatchBank:
     """The K lowest-entropy patches of each class, while images stream by (PIAA, PVCL Stage I).
 
     However the images are cut into batches, and however banks are merged, the bank holds exactly
-    what a sort of all patches would keep. Ties of the entropy go to the smaller image id, then to
-    the smaller patch index. Rows that may enter wait until C K have come together and are sorted
-    in at once, so memory is at most a few C K rows and one batch, whatever the number of images.
+    what a sort of all patches by (class, entropy, image id, patch index) would keep. Rows that may
+    enter wait until C K have come together: memory is a few C K rows and a batch.
 
     n_classes : C.    k : patches kept for a class; 512 in the paper. With fewer, all are kept.
     scale : factor on the cosines; 60 in the paper.
 
-    Its rows are those of :class:`Rows`, ordered by (class, entropy, image id, patch index), each
-    column an attribute of the bank; ``counts``, int64 [C], are the rows of each class.
+    Each column of :class:`Rows` is an attribute; ``counts``, int64 [C], are the rows of each class.
 
     >>> bank = PatchBank(n_classes=2, k=1)
     >>> patches = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]])
@@ -109,13 +106,12 @@ class PatchBank:
     ) -> None:
         """Show the bank one batch of images.
 
-        An image id that was given before, shapes that do not fit and NaN are a ValueError.
-
-        patches : [B, N, D] unit features, by which the text decides which patches are kept.
-        text : [C, D] unit text features, the same ones at every call.
+        patches, text : [B, N, D] and [C, D] unit features, which decide which patches are kept.
         image_ids : B integers; every image of the whole set has its own.
         features : [B, N, D] unit features of the same patches by another encoder, to be kept in
             place of `patches`; None, as in the paper, keeps `patches` themselves.
+
+        An image id that was given before, shapes that do not fit and NaN are a ValueError.
         """
         # Float64, for which Apple's GPU has no support; the bank lives where this is computed.
         device = torch.device("cpu") if patches.device.type == "mps" else patches.device
@@ -146,17 +142,11 @@ class PatchBank:
 
         Exact, associative and commutative: the bank that one pass over all the images would give.
         Banks that differ in classes, K or scale, or share an image id, are a ValueError.
-
-        >>> left, right = PatchBank(2, k=1), PatchBank(2, k=1)
-        >>> left.update(torch.tensor([[[0.8, 0.6]]]), torch.eye(2), [0])
-        >>> right.update(torch.tensor([[[1.0, 0.0]]]), torch.eye(2), [1])
-        >>> left.merge(right).image_id.tolist()
-        [1]
         """
         mine, theirs = ((b.n_classes, b.k, b.scale) for b in (self, other))
         if mine != theirs:
-            kinds = f"(n_classes, k, scale) can be merged: {mine}, {theirs}"
-            raise ValueError(f"Only banks of the same {kinds}.")
+            same = "Only banks of the same (n_classes, k, scale) can be merged"
+            raise ValueError(f"{same}: {mine}, {theirs}.")
         merged = PatchBank(*mine)
         for bank in (self, other):
             merged._check_new(bank.image_id.unique())
@@ -168,19 +158,12 @@ class PatchBank:
         return {k: v.cpu().contiguous() for k, v in self._sorted()._asdict().items()}
 
     def restore(self, state: dict[str, Tensor], device: torch.device | str = "cpu") -> PatchBank:
-        """Fill an empty bank with the rows of another of the same settings, to go on from there.
-
-        >>> bank = PatchBank(2, k=1)
-        >>> bank.update(torch.tensor([[[0.8, 0.6]]]), torch.eye(2), [3])
-        >>> PatchBank(2, k=1).restore(bank.state()).image_id.tolist()
-        [3]
-        """
+        """Fill an empty bank with the rows of another of the same settings, to go on from there."""
         self._add(Rows(**{name: column.to(device) for name, column in state.items()}))
         return self
 
     def _check_new(self, ids: Tensor) -> None:
-        again = [i for i, n in Counter(ids.tolist()).items() if n > 1 or i in self._ids]
-        if again:
+        if again := [i for i, n in Counter(ids.tolist()).items() if n > 1 or i in self._ids]:
             mend = "count the images over the whole set, and show each of them once"
             raise ValueError(f"Image id {again[0]} is in the bank already: {mend}.")
 

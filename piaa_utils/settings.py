@@ -1,9 +1,7 @@
 """The numbers that PIAA fixes, in one place.
 
-Four of them are the same for every data set. The three scales of the aggregation and the
-temperature of Stage II differ from one data set to the next; :data:`PAPER` holds those of the
-authors' released code. A model that was not made for the paper's scales brings its own, see
-:class:`piaa_utils.backbone.Backbone`.
+The scales of the aggregation (:data:`PAPER`) and the temperature of Stage II differ from one data
+set to the next, as in the authors' released code. The mini-CLIP brings scales of its own.
 """
 
 import math
@@ -16,11 +14,7 @@ TEMPLATES = ("a photo of a {}",)  # the prompt of a class
 
 
 class Scales(NamedTuple):
-    """The scales of the aggregation (PIAA, PAA); by default the paper's for PASCAL VOC.
-
-    To first order the patches' score depends on m / T alone, and the logits themselves shrink as
-    the bank grows and as D shrinks: see notebook 05.
-    """
+    """The scales of the aggregation (PIAA, PAA); by default the paper's for PASCAL VOC."""
 
     s: float = 80.0  # s_cls = softmax_c(s cos(CLS, t_c))
     m: float = 200.0  # s_patch = softmax_c(m e_c)

@@ -1,8 +1,6 @@
 """Tags for pictures from PIAA's scores, and which pictures need a look.
 
-A score of PIAA ranks: it is no probability that the class is there. Scores of an image are shares
-of 1, which shrink as classes are added. Tags are therefore taken by a rule, the `top` best classes
-that have an even share or more, and the rule is yours to change.
+Scores are shares of 1, no probabilities; tags are the `top` best classes with an even share.
 """
 
 import warnings
@@ -36,10 +34,8 @@ class Tagged(NamedTuple):
 def tag_images(piaa: PIAA, images: Any, top: int = TOP, threshold: float | None = None) -> Tagged:
     """Score images with a fitted classifier and give each its tags.
 
-    images : whatever :func:`piaa_utils.images.list_images` takes; top, threshold : see
-        :func:`choose_tags`, but an even share counts the background in.
-
-    Errors and warnings are those of ``PIAA.predict_proba``, and :func:`photo_notice`.
+    images : whatever :func:`piaa_utils.images.list_images` takes.
+    top, threshold : see :func:`choose_tags`, but an even share counts the background in.
 
     >>> from piaa_utils import Recipe, mini_scenes
     >>> images = mini_scenes("val").paths[:8]
@@ -53,11 +49,10 @@ def tag_images(piaa: PIAA, images: Any, top: int = TOP, threshold: float | None 
     if notice := photo_notice(piaa.backbone_, images):
         warnings.warn(notice, stacklevel=2)
     problems = {index: reason for index, _, reason in piaa.skipped_}
-    names = [image_name(image, i) for i, image in enumerate(_known(images))]
+    names, classes = [image_name(x, i) for i, x in enumerate(_known(images))], piaa.classes_
     threshold = 1 / len(piaa.vocabulary_) if threshold is None else threshold
-    tags = choose_tags(scores, piaa.classes_, top, threshold)
-    how_sure = uncertainty(scores)
-    return Tagged(images, names, piaa.classes_, scores, tags, how_sure, problems, notice)
+    tags = choose_tags(scores, classes, top, threshold)
+    return Tagged(images, names, classes, scores, tags, uncertainty(scores), problems, notice)
 
 
 def choose_tags(
@@ -66,8 +61,7 @@ def choose_tags(
     """The tags of each image: the `top` classes of highest score, of those that reach a threshold.
 
     scores : [n, C]; an image whose scores are NaN gets no tags.
-    threshold : lowest score of a tag, 0 to 1; None is an even share, 1 / C. Twice an even share
-        gives few tags, and surer ones.
+    threshold : lowest score of a tag, 0 to 1; None is an even share, 1 / C.
 
     >>> choose_tags(np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4]]), ["cat", "dog", "sofa"])
     [('dog', 'sofa'), ('sofa',)]
@@ -90,8 +84,7 @@ def check_rule(top: int, threshold: float | None) -> None:
 def uncertainty(scores: np.ndarray) -> np.ndarray:
     """How evenly the scores [n, C] of each image are spread: entropy over its largest value, [n].
 
-    0: one class has all. 1: all have the same. Scores of an image are first brought to sum 1, so
-    what background classes took does not count. Of values close to 1, the order is what counts.
+    0: one class has all. 1: all have the same. Scores are first brought to sum 1.
 
     >>> uncertainty(np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [1 / 3] * 3])).round(3).tolist()
     [0.631, 0.0, 1.0]
@@ -112,24 +105,19 @@ def needs_a_look(found: Tagged, count: int = 10) -> list[int]:
 
 
 def photo_notice(backbone: Backbone, images: Sequence) -> str:
-    """What to know before the mini-CLIP is believed; empty for another CLIP or the mini world.
-
-    Whether a picture is a photograph cannot be told dependably from its features, so all pictures
-    from outside ``data/mini_scenes`` count.
-    """
+    """What to know before the mini-CLIP is believed; empty for another CLIP or the mini world."""
     if backbone.name.partition("@")[0] != "mini":
         return ""
     home = (data_dir() / "mini_scenes").resolve()
     paths = (Path(image_name(image)).resolve() for image in _known(images))
     outside = sum(home not in path.parents for path in paths)
-    if not outside:
-        return ""
-    return (
+    said = (
         f"The mini-CLIP has seen drawn scenes only, and {outside} of {len(images)} pictures are "
         f"not from its world, data/mini_scenes. For photographs its tags mean nothing: take a real "
         f"CLIP, --backbone ViT-B-16-quickgelu --pretrained openai (in Python "
         f'load_backbone("ViT-B-16-quickgelu", "openai")).'
     )
+    return said if outside else ""
 
 
 def _known(images: Sequence) -> Sequence:

@@ -1,7 +1,4 @@
-"""Words of the classes: names, other names for them, a background, and the prompts.
-
-A vocabulary is checked when it is built: all its words differ, also in lower case.
-"""
+"""Words of the classes: names, other names for them, a background, and the prompts."""
 
 from __future__ import annotations
 
@@ -17,14 +14,13 @@ NO_TEXT = "[\0-\x1f\x7f-\x9f\ud800-\udfff]"  # what steers a terminal, and bytes
 class Vocabulary:
     """What the classes are called and how CLIP is asked for them.
 
-    class_names : C different names.
+    class_names : C names.
     synonyms : name -> other names of the same thing; its embedding is the mean of all.
-    background : B names of what else a picture may show; they compete with the classes for the
-        patches (Stage I to PAA) and are no answers.
+    background : B names of what else a picture may show: they compete, and are no answers.
     templates : sentences with ``{}`` where the name goes; the mean of all is taken.
 
-    Attributes: the same as tuples, and names = class_names + background, the rows of the text
-    embeddings. What is empty, occurs twice or has another form is a ValueError.
+    Attributes: the same as tuples, and names = class_names + background. What is empty or occurs
+    twice, also in lower case, is a ValueError.
 
     >>> words = Vocabulary(["cat", "sofa"], {"sofa": ["couch"]}, background=["grass"])
     >>> len(words), words.prompts()[1]
@@ -80,11 +76,7 @@ class Vocabulary:
 
 
 def check_class_names(names: Sequence[str], what: str = "class_names") -> tuple[str, ...]:
-    """The names as a tuple; refuse what is no list of different, non-empty names.
-
-    >>> check_class_names(["cat", "dog"])
-    ('cat', 'dog')
-    """
+    """The names as a tuple; refuse what is no list of different, non-empty names."""
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise ValueError(f"{what} must be a list of names, not {names!r}.")
     if not (names := tuple(names)):

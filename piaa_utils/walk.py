@@ -1,9 +1,6 @@
 """Pictures in, features out: the one loop that encodes, and a cache of what it gave.
 
-    a.jpg -> images -> walk -> Encoded(ids, cls, patches)
-
-Everything that looks at pictures goes through :func:`walk`, which checks that features are finite.
-:func:`encoded` keeps those of a whole world on disk as safetensors: nothing in them is ever run.
+a.jpg -> images -> walk -> Encoded(ids, cls, patches)
 """
 
 import hashlib
@@ -52,12 +49,11 @@ def walk(
     images : whatever :func:`piaa_utils.images.list_images` takes, a world too.
     encoders : patch encoders, see :data:`piaa_utils.encoders.ENCODERS`; none gives [CLS] alone.
     start : the first picture to encode; a multiple of `batch_size` gives a walk from 0's bits.
-    desc, progress : the progress bar, which only long work shows.
     skipped : a list that takes (index, name, reason) of each unreadable picture as it is met.
     calibration : SC-CLIP's sizes; None is the backbone's own.
 
-    Unreadable pictures are named in a warning after the last one; if all are, it is an
-    UnreadableImage. No pictures, and features that are not finite, are a ValueError.
+    Unreadable pictures are named in a warning after the last one; if all are: an UnreadableImage.
+    No pictures, and features that are not finite, are a ValueError.
 
     >>> from piaa_utils import load_backbone, mini_scenes
     >>> first = next(walk(load_backbone(), mini_scenes("val"), ["sclip"], batch_size=4))
@@ -95,18 +91,15 @@ def encoded(
 ) -> Encoded:
     """Features of all pictures, on the CPU; from the disk if they were computed before.
 
-    cache : a folder, made if need be, with a safetensors file for each encoder and set of
-        picture files; damaged ones are made again. None, or pictures that are no files: no cache.
+    cache : a folder for a file of each encoder and set of pictures; one damaged is made again.
 
     One picture that cannot be read is an UnreadableImage: a world is measured on all or on none.
     """
     key = _key(backbone, images, calibration) if cache else None
     name = re.sub(r"[^\w-]+", "-", str(getattr(images, "name", "pictures")))
-    kinds, folder = ("cls", *encoders), Path(cache or "")
-    files = {e: folder / f"{name}-{e}-{key}.safetensors" for e in kinds if key}
-    there = {e: _read(file) for e, file in files.items() if file.is_file()}
-    found = {e: x for e, x in there.items() if x is not None}
-    made: dict[str, Tensor] = {}
+    kinds, made = ("cls", *encoders), dict[str, Tensor]()
+    files = {e: Path(cache or "", f"{name}-{e}-{key}.safetensors") for e in kinds if key}
+    found = {e: x for e, file in files.items() if (x := _read(file)) is not None}
     if missing := [e for e in kinds if e not in found]:
         n, wanted = len(list_images(images)), [e for e in missing if e != "cls"]
         skipped: list[tuple[int, str, str]] = []
@@ -126,11 +119,7 @@ def encoded(
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of tensors on the CPU: names, kinds, shapes and every number.
-
-    >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2, 1)})
-    False
-    """
+    """SHA-256 (hex) of tensors on the CPU: names, kinds, shapes and every number."""
     sha = hashlib.sha256()
     for name, x in sorted(tensors.items()):
         sha.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())

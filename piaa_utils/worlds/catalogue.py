@@ -16,15 +16,13 @@ from piaa_utils.worlds.world import World
 
 
 class Entry(NamedTuple):
-    """One world: what it is, how it is split, and the paper's numbers for it."""
+    """One world, and the paper's numbers for it."""
 
     load: Callable[[Path, str, Sequence[str]], World]  # of folder, split and class names
     folder: str  # under the data root
     files: str  # what the folder must look like, and where to get it, in a sentence
     class_names: tuple[str, ...]
-    # What it calls "learn" (to learn from, without labels), "val" (to choose settings on) and
-    # "test". "val" is half of VOC07's "learn", and all of it where there is no split to spare.
-    splits: Mapping[str, str]
+    splits: Mapping[str, str]  # what it calls "learn", "val" (to choose settings on) and "test"
     scales: Scales | None = None  # the paper's; None takes the backbone's own
     pictures: tuple[int, int] | None = None  # that the paper learns from and tests on
     reported: Mapping[str, float] = {}  # its mAP in per cent
@@ -108,10 +106,8 @@ def load_world(
     """A split of a world, see :class:`World` for what it has.
 
     name : a key of ``WORLDS``, or a folder of your own, see :class:`LabelledFolder`.
-    split : "learn", "val" or "test"; with "_unseen" behind it the mini world's is drawn in another
-        style, and any other world's is the plain one.
+    split : "learn", "val" or "test"; "_unseen" behind it gives the mini world's in another style.
     data_root : the folder that holds the world's, or that itself. The mini world needs none.
-    class_names : the columns of the labels; None takes the world's.
 
     Missing files are a FileNotFoundError, which says where to get them and how to lay them out; bad
     files, an unknown name or split, no data_root and another world's folder are a ValueError.
@@ -123,10 +119,9 @@ def load_world(
     plain = split.removesuffix("_unseen")
     if name and name not in WORLDS and (own := Path(data_root or "", name)).is_dir():
         return LabelledFolder(own, class_names=class_names, split=plain)
-    if name not in WORLDS:
+    if (entry := WORLDS.get(name)) is None:
         known = ", ".join(WORLDS)
         raise ValueError(f"There is no world {name!r}; there are {known}, and folders of your own.")
-    entry = WORLDS[name]
     if plain not in entry.splits:
         raise ValueError(f"There is no split {split!r}; there are {', '.join(entry.splits)}.")
     home = data_root or (data_dir() if name == "mini" else None)
@@ -136,9 +131,9 @@ def load_world(
     for other in WORLDS.values():
         if root.resolve().name == Path(other.folder).name != Path(entry.folder).name:
             raise ValueError(f"{printable(root)} is the folder of another world. {entry.files}")
-    of_world = entry.splits.get(split, entry.splits[plain])
+    names = class_names or entry.class_names
     try:
-        world = entry.load(root, of_world, class_names or entry.class_names)
+        world = entry.load(root, entry.splits.get(split, entry.splits[plain]), names)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} {entry.files}") from None
     world.name = name

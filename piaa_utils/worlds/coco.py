@@ -31,16 +31,14 @@ class COCO(World):
         root/annotations/instances_val2014.json
 
     A class is present if the image has any annotation of it, also one of a crowd; two categories
-    of one name are one class. Masks need pycocotools, ``pip install pycocotools``.
+    of one name are one class. Masks need pycocotools.
 
     root, split : the folder above; "train2014" or "val2014".
-    class_names : the columns of ``labels``; the other categories are ignored.
     keep_unlabelled : keep images without any of the classes, which the paper's protocol leaves out
         (82,081 of 82,783 and 40,137 of 40,504 images stay); ``unlabelled`` has their names.
     allow_missing : warn of missing images and go on without them.
 
-    Missing files are a FileNotFoundError; instances that are damaged, of another kind, or do not
-    know a class, a ValueError.
+    Missing files are a FileNotFoundError, other instances or an unknown class a ValueError.
     """
 
     def __init__(
@@ -61,7 +59,10 @@ class COCO(World):
         if folder is None:
             raise gone(root / split, layout, "folder")
         categories, self._images, self._objects = _read(file, file.stat().st_mtime_ns)
-        self._column = _columns(categories, class_names, file)
+        known = check_class_names(sorted(set(categories.values())), printable(file))
+        if unknown := [name for name in class_names if name not in known]:
+            raise wrong(file, f"the class {unknown[0]!r} is none of the {len(known)} categories.")
+        self._column = {i: class_names.index(c) for i, c in categories.items() if c in class_names}
         labels = np.zeros((len(self._images), len(class_names)), dtype=np.int8)
         for row, number in enumerate(self._images):
             labels[row, [column for _, column in self._wanted(number)]] = 1
@@ -71,11 +72,10 @@ class COCO(World):
         self.unlabelled = [Path(name).stem for name in compress(self._number, ~keep)]
         if not names:
             raise wrong(file, "no image has a label of the classes asked for.")
-        there = {entry.name for entry in os.scandir(folder)}
+        there, stems = {f.name for f in os.scandir(folder)}, [Path(name).stem for name in names]
         paths = [folder / name if name in there else None for name in names]
-        mend = f"Looked in {printable(folder)}. {layout}"
-        stems = [Path(name).stem for name in names]
         ids = stems if len(set(stems)) == len(names) else names
+        mend = f"Looked in {printable(folder)}. {layout}"
         super().__init__(root, class_names, ids, paths, labels[keep], mend, allow_missing)
 
     def _wanted(self, number: int) -> list[tuple[dict[str, Any], int]]:
@@ -140,9 +140,8 @@ def _read(file: Path, _changed: int) -> tuple[dict[int, str], dict[int, Any], di
     """Of each id a category's name, an image's entry and its objects; kept, as it takes long."""
     try:
         content = json.loads(file.read_bytes())
-        images, categories, _ = (
-            _by_id(content[what], what) for what in ("images", "categories", "annotations")
-        )
+        kinds = "images", "categories", "annotations"
+        images, categories, _ = (_by_id(content[kind], kind) for kind in kinds)
         names = {number: str(category["name"]) for number, category in categories.items()}
         objects = defaultdict(list)
         for item in content["annotations"]:
@@ -164,11 +163,3 @@ def _by_id(entries: list[dict[str, Any]], what: str) -> dict[int, dict[str, Any]
     if len(out) < len(entries) or not all(type(i) is int for i in out):
         raise ValueError(f"the ids of the {what} are no different whole numbers")
     return out
-
-
-def _columns(names: dict[int, str], class_names: Sequence[str], file: Path) -> dict[int, int]:
-    """{category id: column} of the classes asked for."""
-    there = check_class_names(sorted(set(names.values())), printable(file))
-    if unknown := [name for name in class_names if name not in there]:
-        raise wrong(file, f"the class {unknown[0]!r} is none of the {len(there)} categories.")
-    return {i: class_names.index(name) for i, name in names.items() if name in class_names}

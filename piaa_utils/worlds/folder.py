@@ -30,14 +30,13 @@ NOTHING = ("nan", "none", "null", "na", "n/a", "<na>")  # as pandas and others p
 
 
 class Table(NamedTuple):
-    """files: n names, with ``/``; splits: n words ("" where there is no such column);
-    class_names: C names; labels: int8 [n, C]."""
+    """What a CSV file says of n images."""
 
     path: Path
-    files: list[str]
-    splits: list[str]
+    files: list[str]  # with ``/``
+    splits: list[str]  # "" where there is no such column
     class_names: tuple[str, ...]
-    labels: np.ndarray
+    labels: np.ndarray  # int8 [n, C]
 
     def of(self, split: str | None) -> tuple[list[str], np.ndarray]:
         """The files and labels of a split: all for None, or where no column tells."""
@@ -60,19 +59,15 @@ class LabelledFolder(World):
         a.jpg,cat;dog            a.jpg,1,1
         sub/b.jpg,               sub/b.jpg,0,0
 
-    Several names in a cell are separated by ``;``; in the second form the columns are the classes.
     The files are named relative to the folder, each once. A column ``split`` may say "train" or
     "test"; without one, every split has all images.
 
-    root : the folder; images may lie in its sub-folders. Those without a row are left out, named in
-        a warning and in ``unlisted``.
+    root : the folder; images without a row are left out, named in a warning and in ``unlisted``.
     labels : the CSV file; by default ``labels.csv`` in the folder.
-    class_names : the classes, in order; by default those in the CSV file, sorted (or, in the second
-        form, in the order of its columns).
+    class_names : by default those in the CSV file, sorted (or, in the second form, as they stand).
     split : "learn", "val" or "test"; None takes all rows.
 
-    Missing files are a FileNotFoundError; another form, an unknown class and a cell that can be
-    read in two ways are a ValueError that names the line.
+    Missing files are a FileNotFoundError, another form or an unknown class a ValueError.
     """
 
     def __init__(
@@ -165,9 +160,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         line = rows[-1][0] + 1 if rows else 1
         raise wrong(path, f"cannot be read ({error}); close its double quotes.", line) from None
     if len(rows) < 2 or rows[0][1][0].strip().lower().endswith(SUFFIXES):
-        raise wrong(
-            path, "there should be a line such as file,labels, and below it a row an image."
-        )
+        wanted = "a line such as file,labels, and below it a row an image"
+        raise wrong(path, f"there should be {wanted}.")
     header = [field.strip() for field in rows.pop(0)[1]]
     for line, row in rows:
         if len(row) != len(header):

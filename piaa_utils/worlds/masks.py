@@ -14,9 +14,9 @@ MIXED = -3  # of a patch: no class and not the background either covers enough o
 def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
     """The class of each patch: the one that covers most of it, if at least `share` of its pixels.
 
-    mask is int [S, S], as :meth:`World.mask` gives it; grid is g, patches along a side, which must
-    divide S; share is above 0 and at most 1 (else a ValueError). Returns int [g*g], row by row: a
-    value of the mask, or ``MIXED``. Of two that cover as much the larger: no background.
+    mask is int [S, S], as :meth:`World.mask` gives it; grid is g, which must divide S; share is
+    above 0 and at most 1 (else a ValueError). Returns int [g*g], row by row: a value of the mask,
+    of two that cover as much the larger, or ``MIXED``.
 
     >>> mask = np.full((4, 4), -1)  # background
     >>> mask[:2, :2], mask[0, 2] = 7, 5
@@ -37,8 +37,7 @@ def patch_labels(mask: np.ndarray, grid: int, share: float = 0.5) -> np.ndarray:
 def patch_truth(world: World, grid: int, image_size: int) -> np.ndarray:
     """What each patch of each picture shows, in the square in its middle that a model sees.
 
-    grid and image_size are g and S of the model. Returns int [n, g*g], see :func:`patch_labels`;
-    ``VOID`` where a picture has no mask.
+    Returns int [n, g*g], see :func:`patch_labels`; ``VOID`` where a picture has no mask.
     """
     out = np.full((len(world), grid * grid), VOID)
     for i in range(len(world)):

@@ -31,19 +31,15 @@ class NUSWide(World):
     ``nus_wid_data.csv``, ``train.csv``, ``train.txt``. A CSV file has a column with the images and
     81 columns of 0 and 1, or a column ``label`` with names; a column ``split_name`` chooses the
     rows, "val" meaning "test" where there is no "test". A text file has, on each line, an image and
-    the numbers of its concepts from 0 (or 81 times 0 or 1). The official files go first.
+    the numbers of its concepts from 0 (or 81 times 0 or 1).
 
-    An image is found by its file name, wherever in `images` it lies; a flat folder or one that
-    names images by their Flickr number alone will do. Much of NUS-WIDE is gone from the web:
-    missing images are left out, counted and named in a warning.
+    An image is found by its file name or its Flickr number, wherever in `images` (by default
+    `root`) it lies. Missing ones are left out, counted and named in a warning.
 
     root, split : the folder above; "train" or "test".
-    class_names : the columns of ``labels``; the other concepts are ignored.
-    labels, images : the label file, if it is none of those above; the folder to search for images,
-        if it is not `root`.
+    labels : the label file, if it is none of those above.
 
-    Missing files are a FileNotFoundError; a line that cannot be understood, or a name that may mean
-    images in two folders, is a ValueError.
+    Missing files are a FileNotFoundError; what cannot be read, or in two ways, is a ValueError.
     """
 
     def __init__(
@@ -85,12 +81,11 @@ def _read(root: Path, split: str, file: Path | None) -> tuple[list[str], np.ndar
 
 def _read_official(root: Path, split: str) -> tuple[list[str], np.ndarray]:
     image_list = root / "ImageList" / f"{split.title()}Imagelist.txt"
-    folder = root / "Groundtruth" / "TrainTestLabels"
     lines = read_lines(image_list, "a list of images")
     names = refuse_twice([(line, one_spelling(name)) for line, name in lines], image_list)
     columns = []
     for concept in NUS_CLASSES:
-        file = folder / f"Labels_{concept}_{split.title()}.txt"
+        file = root / f"Groundtruth/TrainTestLabels/Labels_{concept}_{split.title()}.txt"
         values = [value for _, value in read_lines(file, "a concept's flags")]
         if set(values) - {"0", "1"} or len(values) != len(names):
             wanted = f"{len(names)} lines of 0 or 1, as many as {printable(image_list)} has images"

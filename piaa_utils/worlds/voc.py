@@ -32,12 +32,10 @@ class VOCLayout(World):
                                              palette index = 1 + line number (from 0), 0 background
 
     Annotations and masks are read when they are asked for, so a split to learn from needs none.
-    Without ``labels.txt`` the names and the palette are VOC's. Objects whose name the data set
-    knows but ``class_names`` leaves out are ignored. An object marked "difficult" counts as absent
-    (the paper's protocol); ``difficult`` is for PASCAL's own, which leaves such pairs out.
+    Without ``labels.txt`` the names and the palette are VOC's. An object marked "difficult" counts
+    as absent (the paper's protocol); ``difficult`` is for PASCAL's own, which leaves it out.
 
-    root : the folder above; for the real VOC it is ``VOCdevkit/VOC2007`` (or VOC2012).
-    split : a name in ImageSets/Main: "trainval", "test", ...
+    root, split : the folder above; a name in ImageSets/Main: "trainval", "test", ...
     class_names : the columns of the labels; ``all_names`` has those that the palette knows.
     aliases : names in the files -> names in ``class_names``.
 

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,17 +17,15 @@ from piaa_utils.vocabulary import check_class_names
 
 
 class World:
-    """n pictures and what is in them: a Dataset of RGB PIL images. All worlds have these alone.
+    """n pictures and what is in them: a Dataset of RGB PIL images.
 
     root : the world's folder; its name is the world's ``name`` until the catalogue gives another.
     class_names : C names, the columns of the labels.
-    ids, paths : n names and image files; a picture whose path is None is left out, and its id kept
-        in ``missing``.
+    ids, paths : n names and image files; where a path is None, the id goes to ``missing`` instead.
     labels : int8 [n, C], 1 where the picture has an object of the class; None if the class reads
         ``annotations`` when they are asked for. ``difficult`` : bool [n, C], where all such objects
         are marked "difficult" (in PASCAL VOC alone).
-    mend, allow_missing : what to say of missing files, and whether to warn of them and go on
-        (unless all are missing), or to raise FileNotFoundError.
+    mend, allow_missing : what to say of missing files, in a FileNotFoundError or (some) a warning.
     """
 
     def __init__(
@@ -40,12 +39,11 @@ class World:
         allow_missing: bool = True,
     ):
         self.root, self.name, self.class_names = root, root.name, check_class_names(class_names)
-        there = [path is not None for path in paths]
-        self.ids = [name for name, ok in zip(ids, there, strict=True) if ok]
-        self.missing = [name for name, ok in zip(ids, there, strict=True) if not ok]
+        there = np.array([path is not None for path in paths], dtype=bool)
+        self.ids, self.missing = list(compress(ids, there)), list(compress(ids, ~there))
         self.paths = [path for path in paths if path is not None]
         if labels is not None:
-            labels = labels[np.array(there, dtype=bool)].astype(np.int8)
+            labels = labels[there].astype(np.int8)
             self.annotations = labels, np.zeros(labels.shape, dtype=bool)
         if self.missing:
             gone = f"{len(self.missing)} of {len(ids)} images are not there: {some(self.missing)}."
@@ -58,13 +56,8 @@ class World:
         """``labels`` and ``difficult``."""
         raise NotImplementedError
 
-    @property
-    def labels(self) -> np.ndarray:
-        return self.annotations[0]
-
-    @property
-    def difficult(self) -> np.ndarray:
-        return self.annotations[1]
+    labels = property(lambda self: self.annotations[0])
+    difficult = property(lambda self: self.annotations[1])
 
     def mask(self, index: int) -> np.ndarray | None:
         """int16 [H, W], indices into ``class_names``, ``BACKGROUND`` or ``VOID``; None: no mask."""
