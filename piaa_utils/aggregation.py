@@ -54,14 +54,12 @@ def paa(
     text: Tensor,
     scales: Scales = Scales(),  # noqa: B008 (a tuple: nobody can change it)
     cls_weight: float = CLS_WEIGHT,
-    second_softmax: bool = True,
 ) -> Tensor:
     """Scores of images from their patches and [CLS] (PIAA, PAA).
 
     logits : [B, N, C] decision values of the patches, x.W + b.
     cls : [B, D] and text : [C, D], unit features.
     cls_weight : share of [CLS] in the score, 0 to 1; 1 is [CLS] alone.
-    second_softmax : False leaves s_patch at the evidence e itself, for comparison.
 
     Returns [B, C] scores from 0 to 1; they sum to 1 with the second softmax.
 
@@ -71,5 +69,5 @@ def paa(
     """
     check_positive("The scale", **dict(zip("smT", scales, strict=False)))
     e = evidence(posterior(logits, scales.T))
-    patch = patch_scores(e, scales.m) if second_softmax else e
+    patch = patch_scores(e, scales.m)
     return (1 - cls_weight) * patch + cls_weight * cls_scores(cls, text, scales.s)

@@ -121,7 +121,8 @@ def purify_released(logits: Tensor, temperature: float = PURIFY_TEMPERATURE["voc
     """Stage II as the authors' code does it (PIAA, PVCL Stage II).
 
     q = softmax_c(T (x.W + b)) of [n, C] decision values; for each predicted class the rows with
-    q >= mean + (unbiased) standard deviation of that class are kept, and never a lone row.
+    q >= mean + (unbiased) standard deviation of that class are kept, and never a lone row. Seldom a
+    filter: where T saturates q at exactly 1, a class keeps all of its rows or none.
 
     >>> logits = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     >>> purify_released(logits, temperature=1.0).rows.tolist()

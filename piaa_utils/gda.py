@@ -7,7 +7,7 @@ With a weight w_i for each row (in the paper its class probability p_ic), priors
     Omega = D ((n - 1) Sigma + tr(Sigma) I)^-1          (Kubokawa, Srivastava 2008)
     decision function   x.W + b,    W = Omega mu^T,    b_c = log(prior_c) - mu_c^T Omega mu_c / 2
 
-predict counts from the rows' centre: far from 0, rounding would drown what tells classes apart.
+`predict` works relative to the rows' mean: far from 0, rounding would drown what tells them apart.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class GaussianDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
     """A scikit-learn classifier: one Gaussian for each class, one covariance for all; float64.
 
     prototypes : [C, D], or None. With them (PIAA's are the text) the classes are 0..C-1, and a
-        class without rows takes its prototype as its mean.
+        class without rows takes its prototype as its mean and adds nothing to the covariance.
     priors : [C] probabilities, in the order of ``classes_``; None: all alike, as in the paper.
     shrinkage : "kubokawa", the paper's precision, see above. A number s from 0 to 1: the inverse of
         (1 - s) Sigma + s tr(Sigma)/D I, and None: the inverse of Sigma, both with divisor n, as in

@@ -41,9 +41,10 @@ class PIAA(BaseEstimator):
     classes : C different names, or a ``Vocabulary``, whose B background names are classes in every
         softmax and in the learning, and are left out of scores and heat maps; C + B is 2 or more.
     backbone : "mini", or a ``Backbone`` of :func:`piaa_utils.backbone.load_backbone`.
-    encoder, recipe : of ``piaa_utils.encoders.ENCODERS``; how Stages I to III learn.
+    encoder : one of ``piaa_utils.encoders.ENCODERS``.    recipe : how Stages I to III learn.
     scales : s, m and T of the aggregation; None takes the backbone's own.
     cls_weight : share of [CLS] in the score, 0 to 1; 0.1 in the paper.
+    batch_size : images encoded at once.    progress : whether long work shows a bar.
 
     Attributes: text_ [C + B, D], unit text features, the background's last; coef_ [C + B, D] and
     intercept_ [C + B], the visual classifier (W transposed, and b); report_, what each stage kept;

@@ -4,8 +4,9 @@
 
 Banks merge exactly and in any order (``PatchBank.merge``), so neither the number of workers, nor
 who finishes first, nor a worker that dies half-way changes the result. It is that of ``PIAA.fit``
-in every bit if all processes have the same number of PyTorch threads (a single process has one
-``with torch_threads(1):``), kind of processor or GPU, libraries, and weights (these are checked).
+in every bit if shards are whole batches (:func:`shards` cuts so) and all processes have the same
+number of PyTorch threads (a single process has one ``with torch_threads(1):``), kind of processor
+or GPU, libraries, and weights. The weights are checked.
 """
 
 import contextlib

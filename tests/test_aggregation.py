@@ -20,10 +20,10 @@ CLS = [0.6, 0.8]
 TEXT = [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]
 
 
-def by_hand(s=80.0, m=200.0, T=500.0, share=0.1, second=True):
+def by_hand(s=80.0, m=200.0, T=500.0, share=0.1):
     g = [softmax([v / T for v in patch]) for patch in LOGITS]
     e = [max(g[0][c], g[1][c]) for c in range(3)]
-    s_patch = softmax([m * v for v in e]) if second else e
+    s_patch = softmax([m * v for v in e])
     s_cls = softmax([s * sum(a * b for a, b in zip(CLS, t, strict=True)) for t in TEXT])
     return [(1 - share) * p + share * q for p, q in zip(s_patch, s_cls, strict=True)]
 
@@ -40,7 +40,6 @@ def test_paa_by_hand():
     close(run(), [by_hand()])
     close(run(scales=Scales(s=10.0, m=400.0)), [by_hand(s=10.0, m=400.0)])
     close(run(scales=Scales(T=20.0), cls_weight=0.3), [by_hand(T=20.0, share=0.3)])
-    close(run(second_softmax=False), [by_hand(second=False)])
     torch.testing.assert_close(run().sum(), torch.tensor(1.0))
 
 

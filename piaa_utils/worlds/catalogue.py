@@ -26,7 +26,6 @@ class Entry(NamedTuple):
     scales: Scales | None = None  # the paper's; None takes the backbone's own
     pictures: tuple[int, int] | None = None  # that the paper learns from and tests on
     reported: Mapping[str, float] = {}  # its mAP in per cent
-    backbone: tuple[str, str | None] = ("ViT-B-16-quickgelu", "openai")
 
     def root(self, data_root: str | os.PathLike[str]) -> Path:
         """The world's own folder: under `data_root`, or `data_root` itself."""
@@ -48,7 +47,6 @@ WORLDS = {
         "The mini world lies in the folder mini_scenes of data/, in VOC's layout.",
         VOC_CLASSES,
         {s + of: s + of for s in ("learn", "val", "test") for of in ("", "_unseen")},
-        backbone=("mini", None),
     ),
     "voc07": Entry(
         VOCLayout,
