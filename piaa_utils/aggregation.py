@@ -61,7 +61,7 @@ def paa(
     cls : [B, D] and text : [C, D], unit features.
     cls_weight : share of [CLS] in the score, 0 to 1; 1 is [CLS] alone.
 
-    Returns [B, C] scores from 0 to 1; they sum to 1 with the second softmax.
+    Returns [B, C] scores from 0 to 1, which sum to 1.
 
     >>> logits = torch.tensor([[[40.0, 0.0], [0.0, 30.0]]])
     >>> paa(logits, torch.tensor([[1.0, 0.0]]), torch.eye(2)).round(decimals=3)

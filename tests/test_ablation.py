@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,3 +154,10 @@ def test_pictures_are_saved_and_a_second_run_encodes_nothing(run):
     assert first_time["table"] == second["table"] and first_time["gains"] == second["gains"]
     lines = ablation.format_table(second["gains"], "points", sign="+").splitlines()
     assert len(lines) == 1 + 5 and "+" in lines[-1]
+
+
+def test_the_table_in_readme_has_today_s_rows():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for name in (*ablation.ROWS, *ablation.GAINS):
+        line = next(line for line in text.splitlines() if line.startswith(f"{name} "))
+        assert line.count("[") - name.count("[") == len(ablation.COLUMNS), line

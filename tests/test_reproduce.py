@@ -185,15 +185,6 @@ def test_on_a_pretended_gpu_too(gpu, whole, tmp_path, monkeypatch):
         torch.testing.assert_close(there, scores_of(whole)[row], atol=1e-4, rtol=0)
 
 
-def test_checkpoints_are_written_as_often_as_they_are_worth(tmp_path, monkeypatch):
-    job, saved = job_of(*MINI, "--out", str(tmp_path)), []
-    monkeypatch.setattr(reproduce, "write_whole", lambda path, data: saved.append(path))
-    monkeypatch.setattr(reproduce, "SAVING_SHARE", 1e-9)
-    for must, written in ((False, 1), (False, 1), (True, 2)):  # the first always
-        job.save(must)
-        assert len(saved) == written
-
-
 @pytest.fixture
 def unfinished(tmp_path, monkeypatch):
     """The folder of a run that was interrupted in its first pass."""

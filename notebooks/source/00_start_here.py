@@ -79,7 +79,8 @@ named_scenes(
 
 # %% [markdown]
 # **What to look for.** The outlines are the objects. The colours on the right are PIAA's answer for
-# each patch. The smallest object is missing among [CLS]'s names, and PIAA has it, for a few patches
+# each patch; grey names a class that is not there, and a patch of ground must name something, too. The
+# smallest object is missing among [CLS]'s names, and PIAA has it, for a few patches
 # on it say so.
 #
 # Nobody told either of them what a class looks like. Both are **zero-shot**: classes are given as
@@ -167,8 +168,9 @@ config.claim(
 # ## 3 · How the picture was chosen
 #
 # Not by taste. Of the validation pictures in the unseen style, take those with three or more
-# classes whose smallest covers 2 to 12 of the 196 patches. In some of them [CLS] misses that
-# smallest class and PIAA names it; in others it is the other way round. The scene that this series
+# classes whose smallest covers 2 to 12 of the 196 patches. Mostly the two agree: both name that
+# smallest class, or neither does. In some [CLS] misses it and PIAA names it; in others it is the other
+# way round. The scene that this series
 # follows is of the first kind, with PIAA's highest patch for that class on the object; of those, the
 # one whose patches on objects PIAA's classifier reads best. So it is a picture on which PIAA does well,
 # to show how it works. Count both kinds before you believe in one picture:

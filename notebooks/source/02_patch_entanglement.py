@@ -78,9 +78,9 @@ for split, scene in scenes.items():
 figures.named_scenes(rows, ["CLIP's own last block", "SC-CLIP's"])
 
 # %% [markdown]
-# In the middle the outlines might as well not be there: one name runs across the whole picture, and a
-# screen is called a potted plant. On the right the names follow the outlines, those of the smallest
-# objects too. What has no outline, a computer mouse or scissors, is on no list of ours; its patches
+# In the middle the outlines might as well not be there: one name runs across most of a picture, and a
+# screen is called a potted plant. On the right the names *inside* the outlines are right, those of the
+# smallest objects too; the ground still has to name something. What has no outline, a computer mouse or scissors, is on no list of ours; its patches
 # have to name something all the same. Some of what is still wrong is the *words'* failure, and
 # notebook 04 takes it up.
 # Nothing was trained between the two columns; only the last of twelve blocks was computed in another
@@ -447,12 +447,13 @@ e02.check_share(share)
 # v_z\big) .$$
 #
 # **A share of [CLS]**, then **early smoothing** by $R_\beta$, made of $h_4$ as $M_\beta$ was of
-# $h_9$; and the same attention once more, over the sum $z = h_4 + \dots + h_{10}$:
+# $h_9$, but without filling; and the same attention once more, over the sum $z = h_4 + \dots + h_{10}$:
 #
 # $$y = R_\beta\,(\operatorname{attn}(\tilde x) + \text{share} \cdot \text{cls}) +
 # R_\beta\,(\operatorname{attn}(z) + \text{share} \cdot \text{cls}_z) .$$
 #
-# No residual, no MLP. All ten steps, for the scene:
+# $\text{cls}$ is the [CLS] token that enters the last block, $\text{cls}_z$ that of $z$; $k_z$ and $v_z$ are
+# the last block's keys and values of $z$. No residual, no MLP. All steps, for the scene:
 
 # %%
 from piaa_utils.encoders import fill, lof_outliers
@@ -522,7 +523,7 @@ figures.maps_row(
 # ### Exercise 3 · Turn β
 #
 # Choose your own threshold for this scene, and see it react. Wanted is the **smallest** β, on the
-# grid 0.00, 0.01, ..., 0.99, at which an object patch takes at least 80 per cent of $M_\beta$ from
+# grid 0.00, 0.01, ..., 0.99, at which object patches take *on average* at least 80 per cent of $M_\beta$ from
 # its own class. `at_home(friends(M, beta))` says how much it takes. Put the β in `answer`.
 #
 # **Expected output**: `✓ Exercise 3 is right.` and how many friends a patch has left there. At too

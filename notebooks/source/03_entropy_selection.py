@@ -87,21 +87,26 @@ figures.named_scenes(rows, ["what each patch names", "the surest fifth"])
 # which is on no list and is named a tv monitor. A single picture is also a poor place to be choosy:
 # this scene must give a fifth, however unsure its best patches are. So the sieve of PIAA does not work
 # picture by picture. For each class it keeps the 512 surest patches of *all* pictures to learn from;
-# most pictures give none, and these two scenes might not give one either.
+# many pictures give none, and these two scenes cannot give one: they are not among the pictures that are
+# learned from.
 #
 # Count that selection. Its **purity** is the share of the kept patches
 # that show the class they are kept for. A purity means nothing alone: beside it stands the **base
-# rate**, what as many patches drawn at random would give. Only the masks know what a patch shows. They
-# are for measuring; no step of the method sees them.
+# rate**, what a patch drawn at random would give under a name of the bank. Two steps lead from there to
+# the purity: that the words name the patch, and that entropy asks for the surest. The cell takes them
+# apart. Only the masks know what a patch shows. They are for measuring; no step of the method sees them.
 
 # %%
 from piaa_utils.metrics import purity
 
 for style, chosen in stored.items():
     pure, base = purity(chosen, learn[style].truth)
+    named = (learn[style].patches["scclip"] @ text.T).argmax(-1).numpy()
+    right = (named == learn[style].truth).mean()
     print(
         f"{style}: {len(chosen)} of {learn[style].truth.size} patches selected; {100 * pure:.0f} per "
-        f"cent show their class; drawn at random, {100 * base:.0f} per cent would"
+        f"cent show their class; drawn at random, {100 * base:.0f} per cent would, and under the name "
+        f"that the words give them {100 * right:.0f}"
     )
     config.claim(
         pure > 0.4 and pure > 8 * base,
@@ -480,6 +485,7 @@ answer = int((truth[without.image_id, without.patch_index] == gone).sum())
 
 # %% tags=["check"]
 e03.check_left_out(answer, patches, text, truth, gone, names)
+print(f"of {int((truth == gone).sum())} patches that show it; so the sieve keeps most of it out, not all")
 
 # %% [markdown]
 # ## 5 · Why 60?
@@ -608,8 +614,8 @@ config.claim(
 #   without a label.
 # - **$K$.** A larger one costs purity and brings pictures, fewer than it seems: neighbours on one object
 #   are near copies.
-# - **What low entropy cannot see.** "None of these" is not on the list. A class that the list misses is
-#   kept under other names.
+# - **What low entropy cannot see.** "None of these" is not on the list. Of a class that the list
+#   misses most patches stay out, and some are kept under other names.
 # - **The bank.** One pass, a memory that does not grow with the pictures, ties with a rule; so banks
 #   merge exactly in any order.
 #

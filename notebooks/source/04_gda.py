@@ -68,7 +68,8 @@ print(config)
 # A class's score in a picture is its best patch: the largest posterior over the patches (notebook 05
 # asks whether that is wise). Before the softmax the words' cosines are multiplied by a scale; lest
 # another scale save the words, they get the best of four on these very pictures. The classifier gets
-# the $T$ that the tower brings along. A third reader, the **oracle**, is learned in the same way, but
+# the $T$ that the tower brings along, a temperature by which logits are divided (notebook 05). A third
+# reader, the **oracle**, is learned in the same way, but
 # from the masks' labels: no rival, it shows how much a reader of this kind could win.
 
 # %%
@@ -138,8 +139,8 @@ ablation_figure(lines, "mAP of vanilla patches (%)")
 
 # %% [markdown]
 # The same embeddings, two readers. In the unseen style the patches knew what the words could not read.
-# In the seen styles the words read better, and the classifier's lead may be chance: look at the interval
-# that the cell printed.
+# In the seen styles the words read better, the classifier's lead is half as large, and its interval
+# barely excludes zero: look at what the cell printed.
 #
 # Here are the scene that we follow, and one in a style that CLIP was trained on. A coloured patch names
 # a class of the picture, in the colour of its name; a grey one names something else.
@@ -154,9 +155,9 @@ for style, scene in scenes.items():
 figures.named_scenes(rows, ["read by the words", "read by the classifier"])
 
 # %% [markdown]
-# **What to look for.** In the middle one name floods each picture, *person* above, *chair* below: what
-# is somewhere is written everywhere, and a screen is called a potted plant. That is entanglement, read
-# aloud. On the right the flood is gone, and the names are on their objects: the screens, the chairs, and
+# **What to look for.** In the middle *person* floods the picture above, *chair* and *potted plant* share
+# the one below: what is somewhere is written everywhere, and a screen is called a potted plant. That is
+# entanglement, read aloud. On the right most of the flood is gone, and the names are on their objects: the screens, the chairs, and
 # the smallest things, the plants. They are the *same patches*; only the reader is another. Not all is
 # right: the edge of the face has three other names, and grey patches name what is not there.
 #
@@ -324,7 +325,7 @@ for k in (4, 32, 512):
     paper, line = accuracy[k]
     config.claim(
         paper > max(line) - 5,
-        f"{k} rows a class: the paper's s {paper:.1f} %, the best {max(line):.1f} %",
+        f"{k} rows a class: the paper's s {paper:.1f} %, the best of the grid {max(line):.1f} %",
     )
 shape = accuracy[512][0] - accuracy[512][1][-1]
 config.claim(shape > 2, f"the covariance is worth {shape:.1f} points with all rows")
@@ -335,7 +336,8 @@ config.claim(shape > 2, f"the covariance is worth {shape:.1f} points with all ro
 # Three roles were mixed up until now. The **chooser** says which patches enter the bank, and under
 # which label. The **kept** embeddings are what is learned, and what is read later. The **reader** is
 # the words, nearest mean, GDA, or the oracle of section 1. The oracle's lead over the words is the
-# **head-room**: what a linear reader of these patches could win at all.
+# **head-room**: what this oracle wins. It can be negative, for the words are another linear reader, which
+# the oracle need not beat. From here on the words have the tower's one fixed scale, not the best of four.
 #
 # How good is a chooser? Count the rows that truly show their class, the **purity**, beside the **base
 # rate**, what patches drawn at random would give.
@@ -517,10 +519,10 @@ figure
 
 # %% [markdown]
 # **What to look for.** No point lies far above the dashed line: nobody wins more than there is. In the
-# seen styles there is little head-room, and an encoder that teaches itself (blue) *loses* points; SC-CLIP,
-# whose words already read what an oracle reads, has nothing to win. In the unseen style there is
-# head-room, and yet each blue point wins only a little of it. The pupil learns its teacher's errors, and
-# what the teacher knows it need not learn. The classifier pays where there is head-room **and** a
+# seen styles there is little head-room, and most encoders that teach themselves (blue) *lose* points;
+# SC-CLIP, whose words already read what an oracle reads, has nothing to win. In the unseen style there is
+# head-room, and yet no blue point wins half of it, vanilla and SC-CLIP hardly any. The pupil learns its
+# teacher's errors, and what the teacher knows it need not learn. The classifier pays where there is head-room **and** a
 # chooser that knows better than the words on the kept patches: that is the orange point.
 
 # %%
@@ -557,14 +559,14 @@ figures.named_scenes([row], ["SC-CLIP, the words", "SC-CLIP, the classifier"])
 # > **What this does not show.** Masks made the oracle and the purities; with photographs you would
 # > have neither, and could not know where on this map you stand. The unseen style here is a set of
 # > drawings that differ from the known ones in the same way throughout, and the classifier learns from
-# > pictures *of that style*: it adapts, it does not generalise. The pair "SC-CLIP chooses, vanilla is
+# > pictures *of that style*; whether it carries over to another is an exercise of notebook 06. The pair "SC-CLIP chooses, vanilla is
 # > kept" is ours, not the paper's. And mAP of the best patch is a measure of pictures: notebook 05 asks
 # > what the best patch overlooks.
 #
 # ## 7 · Stage II, as released
 #
 # The paper goes on. In **Stage II** the new classifier judges its own rows: with
-# $q_{ic} = \operatorname{softmax}_c\big(T (x_i \cdot W + b)\big)$ it keeps, of the rows predicted as
+# $q_{ic} = \operatorname{softmax}_c\big(T (x_i \cdot W + b)\big)$ (here $T$ *multiplies*) it keeps, of the rows predicted as
 # class $\hat y$, those whose $q_{i\hat y}$ is at least mean plus standard deviation of that class.
 # Stage III learns again on what was kept. The text says: keep the trustworthy. The released code uses
 # $T = 100$ for VOC and $0.01$ for COCO.

@@ -9,11 +9,11 @@
 # **After this notebook you can**
 #
 # - say why the largest *logit* of a patch is a poor score for a picture, and what the softmax mends;
-# - write PAA in four lines, and say why one patch is enough for a small object;
+# - write PAA in four lines, and say what the maximum, the mean and [CLS] each do to small objects;
 # - show that a softmax over classes keeps the order *within* a picture and changes the order *of
 #   pictures*, which is what mAP measures;
-# - predict how the scales must change when the bank or the embedding changes: only m·D/(T·n)
-#   matters;
+# - predict how the scales must change when the bank or the embedding changes: at a given covariance only
+#   m·D/(T·n) matters;
 # - turn scores into tags with a threshold, and say why these scores are no probabilities.
 #
 # **Before**: PyTorch; notebook 04, or just this: a linear classifier W, b gives each patch one
@@ -79,8 +79,9 @@ maps_row(
 )
 
 # %% [markdown]
-# **What to look for.** The smallest object (on the right) fills a few patches, and these few say its
-# name loudly. An average over 196 patches would drown them; the **largest** value does not. That is
+# **What to look for.** The smallest object (on the right) fills a few patches, and these few stand out.
+# (Here all posteriors lie near 1/20; their order is what is used, and the colours are stretched: section
+# 5.) An average over 196 patches would drown them; the **largest** value does not. That is
 # the idea of **prediction adaptive aggregation (PAA)**, and this is all of it:
 
 # %%
@@ -104,7 +105,7 @@ diagram("max_and_cls")
 # share to somebody too, and spreads it about evenly. The maximum asks the whole picture: *is there a
 # patch that is sure of* $c$? One is enough, and the 195 others cannot vote it down. The outer softmax
 # lets the classes of one picture compete for what evidence there is. The last line adds CLIP's own
-# answer: [CLS] has looked at the whole and misses what is small; a patch sees what is small and knows
+# answer: [CLS] has looked at the whole and is drawn to what strikes; a patch sees its own place and knows
 # nothing of the rest. They err in different places, which is why a tenth of one can help the other.
 #
 # Four lines of PyTorch:
@@ -201,6 +202,10 @@ lead = interval(y, pooled["largest posterior, e"].numpy(), pooled["mean posterio
 print(f"largest - mean posterior: {lead} points")
 
 # %% [markdown]
+# Mind the second line: in this style the maximum by itself is ahead of PAA. The tenth of [CLS] pays in
+# the styles that CLIP knows (notebook 06), and $s$ and $m$ are a compromise: they were chosen so that the
+# smaller of the two gains over [CLS] is as large as it can be.
+#
 # ## 3 · The maximum and the size of things
 #
 # Which pooling a class needs depends on how much of the picture it covers. Take, for each pooling, how
@@ -245,9 +250,10 @@ figure
 # patches, the maximum keeps more of them. To the right all but the mean draw together, for a thing that
 # fills the picture wins by any other rule. "Top 10" lies in between, as it must: for things of ten
 # patches and more it is nearly the maximum, for smaller ones it mixes in patches that show something
-# else. The price of the maximum is to be seen as well: it also believes the one patch that errs, so that
-# wrong classes come before the smallest true ones, and [CLS], which guesses from the whole, places those
-# no worse. That is the reason for the last line of PAA: the two are joined.
+# else. And mind [CLS]: under eight patches it places the true class *higher* than the maximum does, for a
+# tiny thing gives one mixed patch, and what goes together says more. From 8 to 32 patches the maximum is
+# ahead. "Misses what is small" was true of our scene, not of the mean. PAA, which joins the two, is near
+# the better one throughout.
 
 # %%
 config.claim(
@@ -304,7 +310,7 @@ for m, (patch, cls) in spread.items():
 #
 # $$m\,e_c \;\approx\; \frac mC + \frac mC\,\max_i \frac{\ell_{ic} - \bar\ell_i}{T}.$$
 #
-# Together: to first order the score depends on **m·D/(T·n)**. The paper's 500 fits $D = 512$ and
+# Together: for a given $\Sigma$ the score depends, to first order, on **m·D/(T·n)**. The paper's 500 fits $D = 512$ and
 # banks of ten thousand rows and more. First the bank. With fewer rows the logits are larger, and more so
 # than the rows alone would have it: the surest patches are also the most alike, so $\Sigma$ is smaller
 # too.
@@ -325,15 +331,15 @@ few, many = min(spreads), max(spreads)
 ratio = spreads[few] / spreads[many]
 config.claim(
     ratio > 0.8 * many / few,
-    f"{many / few:.1f} times the rows, logits smaller by a factor of {ratio:.1f}",
+    f"{many / few:.1f} times the rows, logits smaller by a factor of {ratio:.1f}: "
+    f"{ratio * few / many:.1f} times what the rows alone explain, since the covariance grew, too",
 )
 
 # %% [markdown]
 # Now the plane of $m$ and $T$. If only $m/T$ matters, mAP is the same along the diagonals, and its
-# best values form a **ridge**. Where would you expect the rule to break? Where its first step does:
-# "for small logits the softmax is nearly linear" means small against $T$. In the upper rows, with a
-# small $T$, the posteriors come close to 1, and nothing can rise above 1: there the diagonals should
-# bend, and $m$ alone decide.
+# best values form a **ridge**. Where would the rule break? Where its first step does:
+# "small" means small against $T$. The spread of our logits is far below the smallest $T$ here, so the
+# diagonals should hold on the whole plane.
 
 # %%
 import seaborn as sns
@@ -369,9 +375,9 @@ config.claim(
 # %% [markdown]
 # **For a model of your own** this gives a recipe that needs no grid of thirty points. Keep any $T$ above
 # the spread of a patch's logits, and vary $m$ alone, by factors of two, on a few hundred pictures with
-# labels. If the bank grows later, or you take an encoder with another width, do not search again: divide
-# $m$, or multiply $T$, by what the rule says (exercise 3). The mini-CLIP's own $T$ was chosen so that the
-# paper's $s$ and $m$ serve it too.
+# labels. If the bank grows $k$-fold later, multiply $m$ by $k$ (or divide $T$); if the embedding gets $k$
+# times wider, divide $m$. That is a first guess: where the covariance grows with the bank, as here, the
+# logits shrink by more, so look at their spread, and try half and twice that $m$.
 #
 # To the score $T$ is thus a matter of taste. To a **heat map** it is not, if one wants to read numbers:
 # far above the spread of the logits all posteriors lie near $1/C$. Their order, and colours stretched
@@ -516,7 +522,7 @@ e05.check_shift(prediction, moved_paa, moved_max)
 # same scores as `scales.m` did? Then somebody else has an embedding of 512 numbers instead of 128, and
 # the bank of before: which $m$? Put the two numbers in `m_bank` and `m_width`.
 #
-# **Expected output:** `✓ Exercise 3 is right.`
+# **Expected output:** `✓ Exercise 3, the bank is right.`, and the same of the width.
 # <details><summary>Hint</summary>m·D/(T·n) must stay as it is.</details>
 
 # %% tags=["exercise"]
@@ -531,11 +537,10 @@ e05.check_scales(m_bank, m_width, scales.m)
 # %% [markdown]
 # ### Exercise 4 · Change the aggregation
 #
-# Replace the maximum by the mean of the `k` best patches. Try some `k` from 1 to 196 and put in
-# `best_k` the one with the highest mAP of `g.topk(k, dim=1).values.mean(1)` among 1, 2, 4, 8, 16, 32
-# and 64.
+# Replace the maximum by the mean of the `k` best patches. Of `k` = 1, 2, 4, 8, 16, 32 and 64 put in
+# `best_k` the one with the highest mAP of `g.topk(k, dim=1).values.mean(1)`.
 #
-# **Expected output:** the mAPs, and `✓ Exercise 4 is right.`
+# **Expected output:** the best k, and `✓ Exercise 4 is right.`
 # <details><summary>Hint</summary>A dictionary {k: mAP}, then <code>max(d, key=d.get)</code>.</details>
 
 # %% tags=["exercise"]
@@ -556,8 +561,8 @@ e05.check_k(best_k, g, y)
 # - **The maximum.** One patch is enough for a small object. PAA is four lines.
 # - **The second softmax.** Within a picture it is monotone; across pictures it is not, and mAP looks
 #   across.
-# - **The scales.** Logits shrink as the bank grows and as the embedding narrows; only m·D/(T·n)
-#   matters to the score, and T by itself decides what a map shows.
+# - **The scales.** Logits shrink as the bank grows and as the embedding narrows; at a given
+#   covariance only m·D/(T·n) matters to the score, and T by itself decides what a map shows.
 # - **Tags.** A threshold is chosen on pictures with labels; the scores share a 1.
 #
 # **On OpenAI's CLIP.** The switch: `Config("voc07", data_root="data_sets")`, with the paper's scales

@@ -6,8 +6,6 @@
 newest from 3.10 on that is found on the machine.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
