@@ -485,7 +485,9 @@ answer = int((truth[without.image_id, without.patch_index] == gone).sum())
 
 # %% tags=["check"]
 e03.check_left_out(answer, patches, text, truth, gone, names)
-print(f"of {int((truth == gone).sum())} patches that show it; so the sieve keeps most of it out, not all")
+print(
+    f"of {int((truth == gone).sum())} patches that show it; so the sieve keeps most of it out, not all"
+)
 
 # %% [markdown]
 # ## 5 · Why 60?

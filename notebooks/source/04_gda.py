@@ -494,18 +494,20 @@ for ax, style in zip(axes, ("seen styles", "unseen style"), strict=True):
     of_style = [
         (p["head-room"], p["gain"], p["purity"], n) for (s, n), p in points.items() if s == style
     ]
-    for rank, (x_at, y_at, pure, name) in enumerate(sorted(of_style)):
+    for x_at, y_at, pure, name in of_style:
         colour = PALETTE[1] if "chosen" in name else PALETTE[0]
-        below = (-30, 22, -64, -30 if style == "seen styles" else 22, -25)[rank]
         ax.plot(x_at, y_at, "o", color=colour, markersize=13)
+        crowded = any(0 < x - x_at < 6 and abs(y - y_at) < 1 for x, y, *_ in of_style)
+        place = (
+            {"xytext": (0, 20), "ha": "center"} if crowded else {"xytext": (11, 0), "ha": "left"}
+        )
         ax.annotate(
             f"{name} {pure:.2f}",
             (x_at, y_at),
-            (4, below),
             textcoords="offset points",
             color=colour,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": "0.7"},
+            **place,
         )
     ax.set(title=style, xlabel="head-room (points of mAP)", xlim=reach, ylim=(-10, 12))
 axes[0].set_ylabel("gain of the classifier (points)")

@@ -255,8 +255,8 @@ print("the classifier against the words:", *(str(added[PVCL_LINE, w]) for w in l
 # beyond chance; in the unseen style it loses nothing, and what it gains is not shown to be more than
 # chance. Notebook 04 shows why: where the words already read what an oracle could read, there is no
 # head-room for a learned classifier. So the closest rival of PIAA is not [CLS]. It is the words on
-# SC-CLIP's patches with the maximum, and it is **ahead** of PIAA on both sets, as the next cell prints. On
-# this small CLIP the encoder is the step that matters.
+# SC-CLIP's patches with the maximum, and it is **ahead** of PIAA on both sets, beyond chance in the seen
+# styles, as the next cell prints. On this small CLIP the encoder is the step that matters.
 #
 # **And PAA's line.** A tenth of [CLS] is worth something where [CLS] is good. In the unseen style it is
 # much weaker than the patches, and the surest patch alone does as well, or better. The scales, which the
