@@ -497,17 +497,15 @@ for ax, style in zip(axes, ("seen styles", "unseen style"), strict=True):
     for x_at, y_at, pure, name in of_style:
         colour = PALETTE[1] if "chosen" in name else PALETTE[0]
         ax.plot(x_at, y_at, "o", color=colour, markersize=13)
-        crowded = any(0 < x - x_at < 6 and abs(y - y_at) < 1 for x, y, *_ in of_style)
-        place = (
-            {"xytext": (0, 20), "ha": "center"} if crowded else {"xytext": (11, 0), "ha": "left"}
-        )
+        above = any(0 < x - x_at < 6 and abs(y - y_at) < 1 for x, y, *_ in of_style)
         ax.annotate(
             f"{name} {pure:.2f}",
             (x_at, y_at),
+            (0, 20) if above else (11, 0),
             textcoords="offset points",
             color=colour,
             va="center",
-            **place,
+            ha="center" if above else "left",
         )
     ax.set(title=style, xlabel="head-room (points of mAP)", xlim=reach, ylim=(-10, 12))
 axes[0].set_ylabel("gain of the classifier (points)")

@@ -236,8 +236,7 @@ for (name, value), mark in zip(poolings.items(), "sD^oP", strict=True):
     if name != "PAA":
         ax.annotate(name, (-0.12, curves[name][0]), va="center", ha="right")
 ax.annotate("PAA", (3, curves["PAA"][3] - 0.3), ha="center")
-ax.set(xticks=range(5), xlim=(-1.1, 4.2), ylabel="mean place (1 is best)")
-ax.set_xlabel("patches that the class covers")
+ax.set(xticks=range(5), xlim=(-1.1, 4.2), ylabel="mean place (1 is best)", xlabel="patches covered")
 ax.set_xticklabels([f"{a} to {b}" for a, b in zip(edges, edges[1:], strict=False)])
 ax.invert_yaxis()
 figure.alt_text = "Mean place of a true class by its size: " + "; ".join(

@@ -213,6 +213,7 @@ diagram("whole_piaa")
 # %%
 import contextlib
 import io
+import shutil
 import tempfile
 
 from piaa_utils.lessons.exercises import e07
@@ -240,6 +241,7 @@ def quietly(work, *arguments):
 
 
 # %%
+shutil.rmtree(Path(scratch.name, "whole"), ignore_errors=True)  # of an earlier run of this cell
 whole = job("whole")
 result = quietly(run, whole)
 print(format_result(result))
@@ -263,15 +265,15 @@ config.claim(
 
 # %% [markdown]
 # **Everything agrees, and the number still differs?** Suppose that all of section 2's list is the same
-# and your mAP is 0.3 points off. That is about what remains of such things, in the order in which to
+# and your mAP is a third of a point off. That is about what remains of such things, in the order in which to
 # look for them. *The decoder*: two libraries decode one JPEG to pixels that differ by one or two of 255.
 # *The resize*: bicubic with and without antialiasing are two filters, and both are called bicubic. *The
 # precision*: float16 on a graphics card, or TF32 products that nobody asked for. *The activation*: GELU
 # in place of QuickGELU, which costs whole points and warns nobody, except here. *The list of pictures*:
 # a split file that was sorted, cut, or has one line too many. And *chance*: another order of float32
 # sums moves a few patches in or out of the bank. Look at the interval before you look for a reason. On
-# 40 pictures 0.3 points are nothing; on 4,952 the paired interval of two versions of the *same* method
-# is narrow, for most pictures agree, and 0.3 points have a cause.
+# 40 pictures a third of a point is nothing; on 4,952 the paired interval of two versions of the *same* method
+# is narrow, for most pictures agree, and a third of a point has a cause.
 #
 # This is why the result file of a run holds so much beside the number: the versions of all libraries,
 # the processor, the hash of the weights, of the list of pictures and of their labels, what was skipped,
@@ -309,6 +311,7 @@ def pull_the_plug(job, after):
     return job
 
 
+shutil.rmtree(Path(scratch.name, "cut"), ignore_errors=True)
 try:
     quietly(run, pull_the_plug(job("cut"), after=3))
 except PowerCut:
