@@ -146,7 +146,7 @@ def test_mixed_precision_hardly_moves_a_score(split, device):
     for name, exact in scores[0].items():
         mixed = scores[1][name]
         if name == "scclip" and device == "cpu":
-            pytest.xfail("SC-CLIP in float16 moves by more than a hundredth with this mini-CLIP")
+            pytest.xfail("the float16 trunk moves some cosines of h_4 and h_9 across beta")
         assert 0 < (mixed - exact).abs().max() < 0.01 * exact.std(0).mean(), name
         if device == "cuda":
             one, two = (mean_average_precision(world.labels, x.numpy()).map for x in (exact, mixed))
