@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from piaa_utils.files import data_dir, printable
 from piaa_utils.settings import PAPER, Scales
@@ -38,60 +38,49 @@ _VOC = (
     "VOC{0} lies in the folder VOCdevkit/VOC20{0}, with JPEGImages/, Annotations/ and ImageSets/; "
     "it is {1}, from http://host.robots.ox.ac.uk/pascal/VOC/ (`piaa download voc{0}` fetches it)."
 )
-_ENCODERS = ("scclip", "itaclip", "sclip")
+_FILES = {
+    "mini": "The mini world lies in the folder mini_scenes of data/, in VOC's layout.",
+    "voc07": _VOC.format("07", "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar"),
+    "voc12": _VOC.format("12", "VOCtrainval_11-May-2012.tar"),
+    "coco": "COCO lies in the folder coco, with annotations/, train2014/ and val2014/; it is "
+    "train2014.zip, val2014.zip and annotations_trainval2014.zip, from "
+    "https://cocodataset.org/#download (`piaa download coco` fetches it).",
+    "nus": "NUS-WIDE lies in the folder nus_wide, with Groundtruth/, ImageList/ and the images; no "
+    "program can fetch it: ask for the images, and get Groundtruth.zip and ImageList.zip, at "
+    "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html.",
+}
+_SPLITS = {"learn": "learn", "val": "val", "test": "test"}
+_STYLES = _SPLITS | {f"{split}_unseen": f"{split}_unseen" for split in _SPLITS}
+_VOC07 = _SPLITS | {"learn": "trainval"}
+_VOC12 = {"learn": "train", "val": "train", "test": "val"}
+_COCO = {"learn": "train2014", "val": "train2014", "test": "val2014"}
+_NUS = {"learn": "train", "val": "train", "test": "test"}
+_PICTURES = {
+    "voc07": (5011, 4952),
+    "voc12": (5717, 5823),
+    "coco": (82081, 40137),
+    "nus": (150000, 60260),
+}
+_REPORTED = {  # for SC-CLIP, ITACLIP and SCLIP
+    "voc07": (92.5, 92.3, 91.7),
+    "voc12": (92.2, 92.2, 91.4),
+    "coco": (73.2, 74.6, 73.0),
+    "nus": (50.6, 49.1, 49.2),
+}
+
+
+def _entry(name: str, load: Any, folder: str, class_names: tuple[str, ...], splits: Any) -> Entry:
+    reported = dict(zip(("scclip", "itaclip", "sclip"), _REPORTED.get(name, ()), strict=False))
+    numbers = PAPER.get(name), _PICTURES.get(name), reported
+    return Entry(load, folder, _FILES[name], class_names, splits, *numbers)
+
 
 WORLDS = {
-    "mini": Entry(
-        VOCLayout,
-        "mini_scenes",
-        "The mini world lies in the folder mini_scenes of data/, in VOC's layout.",
-        VOC_CLASSES,
-        {s + of: s + of for s in ("learn", "val", "test") for of in ("", "_unseen")},
-    ),
-    "voc07": Entry(
-        VOCLayout,
-        "VOCdevkit/VOC2007",
-        _VOC.format("07", "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar"),
-        VOC_CLASSES,
-        {"learn": "trainval", "val": "val", "test": "test"},
-        PAPER["voc07"],
-        (5011, 4952),
-        dict(zip(_ENCODERS, (92.5, 92.3, 91.7), strict=True)),
-    ),
-    "voc12": Entry(
-        VOCLayout,
-        "VOCdevkit/VOC2012",
-        _VOC.format("12", "VOCtrainval_11-May-2012.tar"),
-        VOC_CLASSES,
-        {"learn": "train", "val": "train", "test": "val"},
-        PAPER["voc12"],
-        (5717, 5823),
-        dict(zip(_ENCODERS, (92.2, 92.2, 91.4), strict=True)),
-    ),
-    "coco": Entry(
-        COCO,
-        "coco",
-        "COCO lies in the folder coco, with annotations/, train2014/ and val2014/; it is "
-        "train2014.zip, val2014.zip and annotations_trainval2014.zip, from "
-        "https://cocodataset.org/#download (`piaa download coco` fetches it).",
-        COCO_CLASSES,
-        {"learn": "train2014", "val": "train2014", "test": "val2014"},
-        PAPER["coco"],
-        (82081, 40137),
-        dict(zip(_ENCODERS, (73.2, 74.6, 73.0), strict=True)),
-    ),
-    "nus": Entry(
-        NUSWide,
-        "nus_wide",
-        "NUS-WIDE lies in the folder nus_wide, with Groundtruth/, ImageList/ and the images; no "
-        "program can fetch it: ask for the images, and get Groundtruth.zip and ImageList.zip, at "
-        "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html.",
-        NUS_CLASSES,
-        {"learn": "train", "val": "train", "test": "test"},
-        PAPER["nus"],
-        (150000, 60260),
-        dict(zip(_ENCODERS, (50.6, 49.1, 49.2), strict=True)),
-    ),
+    "mini": _entry("mini", VOCLayout, "mini_scenes", VOC_CLASSES, _STYLES),
+    "voc07": _entry("voc07", VOCLayout, "VOCdevkit/VOC2007", VOC_CLASSES, _VOC07),
+    "voc12": _entry("voc12", VOCLayout, "VOCdevkit/VOC2012", VOC_CLASSES, _VOC12),
+    "coco": _entry("coco", COCO, "coco", COCO_CLASSES, _COCO),
+    "nus": _entry("nus", NUSWide, "nus_wide", NUS_CLASSES, _NUS),
 }
 
 
