@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from piaa_utils.backbone import Backbone, load_backbone
-from piaa_utils.encoders import ITACLIP_BLOCKS, SCCLIP_MULTI, embed, encode, fill, lof_outliers
+from piaa_utils.encoders import ITACLIP_BLOCKS, SCCLIP_MULTI, encode, fill, lof_outliers
 
 NAMES = ("sclip", "itaclip", "scclip")
 TINY = {"image_size": 112, "patch_size": 16, "layers": 12, "width": 128}
@@ -33,7 +33,9 @@ def plain_pass(backbone: Backbone, images: Tensor) -> Tensor:
 def patch_pass(backbone: Backbone, images: Tensor, name: str) -> Tensor:
     """A whole pass of a patch encoder, maps and all: unit patches [B, N, D]."""
     visual, block = backbone.model.visual, backbone.blocks[-1]
-    x = embed(visual, images)
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    cls = visual.class_embedding.expand(len(images), 1, -1)
+    x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)
     hidden, maps = [x], []
     for layer, ordinary in enumerate(backbone.blocks[:-1], start=1):
         if name == "itaclip" and layer in ITACLIP_BLOCKS:
