@@ -41,6 +41,7 @@ STYLE: Any = {
     "savefig.dpi": 100,
 }
 _PANEL = 3.2  # inches
+TALLEST = 700  # pixels of a figure in a notebook: a screen of 1366 x 768 shows all of it
 _FRAME: dict[str, Any] = {"extent": (0, 1, 1, 0), "aspect": "equal"}
 Mask: TypeAlias = Any  # bool [H, W], array or tensor
 
@@ -82,12 +83,16 @@ def subplots(
     return figure, figure.subplots(rows, columns, **keywords)
 
 
-def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, str]]:
+def display_metadata(figure: matplotlib.figure.Figure) -> dict[str, dict[str, Any]]:
     """The metadata that carries a figure's alt text in a notebook's output; ValueError without."""
     alt_text = getattr(figure, "alt_text", "")
     if not alt_text:
         raise ValueError("The figure has no alt text; set figure.alt_text to what it shows.")
-    return {"image/png": {"alt": alt_text}}
+    width, height = figure.get_size_inches() * STYLE["savefig.dpi"]
+    shrink = (
+        {} if height <= TALLEST else {"width": round(width * TALLEST / height), "height": TALLEST}
+    )
+    return {"image/png": {"alt": alt_text, **shrink}}
 
 
 @mpl.rc_context(STYLE)

@@ -1,5 +1,6 @@
 """Figures that more than one notebook shows."""
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from IPython.display import display
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 import piaa_utils
-from piaa_utils.plots import PALETTE, Figure, heat_map, square, subplots, where_highest
+from piaa_utils.plots import PALETTE, TALLEST, Figure, heat_map, square, subplots, where_highest
 from piaa_utils.worlds import World
 
 CLASS_COLOURS = tuple(PALETTE[i] for i in (1, 0, 2, 4, 8, 9))  # of a scene's classes, in order
@@ -34,7 +36,10 @@ def animation(name: str, alt: str) -> None:
     for kind in ("gif", "png"):
         data = (FIGURES / f"{name}.{kind}").read_bytes()
         words = alt if kind == "gif" else f"Frames of the animation, left to right. {alt}"
-        metadata = {f"image/{kind}": {"alt": words}}
+        width, height = Image.open(io.BytesIO(data)).size
+        shrink = min(1, TALLEST / height)
+        size = {"width": round(width * shrink), "height": round(height * shrink)}
+        metadata = {f"image/{kind}": {"alt": words, **size}}
         display({f"image/{kind}": data, "text/plain": words}, raw=True, metadata=metadata)
 
 
