@@ -55,7 +55,9 @@ class Backbone:
         self.name, self.tokenizer, self.constants = name, tokenizer, constants
         self.calibration = Calibration(**constants.get("scclip", {}))
         own = constants.get("scales")
-        self.scales = Scales(**own, source=f"chosen for {name}") if own else Scales()
+        self.scales = (
+            Scales(**own, source=f"chosen for {name.partition('@')[0]}") if own else Scales()
+        )
         visual = model.visual
         self.image_size, self.grid = visual.image_size[0], visual.grid_size[0]
         self.blocks: Sequence[ResidualAttentionBlock] = visual.transformer.resblocks

@@ -81,6 +81,7 @@ def bank_frames(config: Config) -> list:
             line[0].set_ylabel(name)
             for ax in line:
                 ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)  # an empty place has no frame
             for ax, r in zip(line, rows, strict=False):
                 image, patch = int(bank.image_id[r]), int(bank.patch_index[r])
                 good = part.truth[image, patch] == c

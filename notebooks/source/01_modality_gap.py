@@ -506,8 +506,8 @@ config.claim(
 # classifier can pay, and notebook 04 measures whether it does.
 #
 # > **What this does not show.** The mini-CLIP's gap is that of a small tower on drawn scenes. OpenAI's
-# > CLIP has a longer one, its patches lie on photographs, and its words have seen far more styles than
-# > three. The oracle is learned with labels from the same style; it bounds what a *linear* reader can
+# > CLIP has one of its own, its patches lie on photographs, and its words have seen far more styles than
+# > these. The oracle is learned with labels from the same style; it bounds what a *linear* reader can
 # > win, and PIAA, without labels, wins less. That the gap does little harm holds for comparing classes
 # > within a patch. Comparing pictures within a class, as average precision does, is another matter:
 # > there the added $x \cdot \delta$ differs from picture to picture.

@@ -305,6 +305,9 @@ explorer(sheet, start={"class_name": small, "K": K}, class_name=names, K=(8, 32,
 sheet(small, K)
 
 # %% [markdown]
+# Look at the dashed frames. At the edge of a plant less than half of a patch is plant, and the masks are
+# strict; the lettuce in the sandwich is another matter: leaves are what the word knows.
+#
 # ## 4 · How many to keep?
 #
 # A small $K$ keeps only the very surest; a large one gives more to learn from.

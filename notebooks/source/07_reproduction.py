@@ -328,7 +328,7 @@ config.claim(
 )
 
 # %% [markdown]
-# **Think.** A bank is a sum of what came before. Why does the place of the cut change nothing?
+# **Think.** A bank is made of all that came before. Why does the place of the cut change nothing?
 # <details><summary>Answer</summary>A batch is always of the same pictures, wherever the run began, so
 # each feature comes from the same matrix product. And the bank's order does not depend on the order in
 # which patches arrive: ties are broken by picture and patch number (notebook 03).</details>

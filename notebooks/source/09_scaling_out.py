@@ -300,10 +300,12 @@ for place, shards in enumerate(of_process.values()):
     done = np.cumsum([s.images for s in shards])
     memory = [s.memory / 1e6 for s in shards]
     ax.plot(done, memory, marker="o", color=("#0173b2", "#de8f05")[place % 2])
+    above = 14 * (-1) ** place  # points: one label above, one below
     ax.annotate(
-        f"worker {place + 1}", (done[-1], memory[-1]), xytext=(6, 0), textcoords="offset points"
+        f"worker {place + 1}", (done[-1], memory[-1]), (-60, above), textcoords="offset points"
     )
-ax.set(xlabel="pictures that the worker has read", ylabel="memory (MB)", ylim=(0, None))
+most = max(s.memory for s in by_more.shards_) / 1e6
+ax.set(xlabel="pictures that the worker has read", ylabel="memory (MB)", ylim=(0, 1.2 * most))
 grown = max(s[-1].memory - s[0].memory for s in of_process.values())
 figure.alt_text = (
     f"Memory of each worker over the pictures it has read: grows by {grown / 1e6:.0f} MB."
