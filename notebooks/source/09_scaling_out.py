@@ -300,7 +300,7 @@ for place, shards in enumerate(of_process.values()):
     done = np.cumsum([s.images for s in shards])
     memory = [s.memory / 1e6 for s in shards]
     ax.plot(done, memory, marker="o", color=("#0173b2", "#de8f05")[place % 2])
-    above = 14 * (-1) ** place  # points: one label above, one below
+    above = 24 * (-1) ** place  # points: one label above, one below
     ax.annotate(
         f"worker {place + 1}", (done[-1], memory[-1]), (-60, above), textcoords="offset points"
     )
