@@ -12,7 +12,7 @@ from piaa_utils.settings import CLS_WEIGHT, Scales, check_positive
 
 
 def posterior(logits: Tensor, T: float = 500.0) -> Tensor:
-    """Class probabilities of patches, [..., N, C] alike: g = softmax_c(logits / T) (PIAA, PAA).
+    """Class probabilities of patches, g = softmax_c(logits / T): [..., N, C] both (PIAA, PAA).
 
     >>> posterior(torch.tensor([[0.0, 0.0], [500.0, 0.0]])).round(decimals=3)
     tensor([[0.5000, 0.5000],
@@ -59,6 +59,7 @@ def paa(
 
     logits : [B, N, C] decision values of the patches, x.W + b.
     cls : [B, D] and text : [C, D], unit features.
+    scales : s, m and T, see ``settings.PAPER``; each above 0, else ValueError.
     cls_weight : share of [CLS] in the score, 0 to 1; 1 is [CLS] alone.
 
     Returns [B, C] scores from 0 to 1, which sum to 1.
